@@ -1,0 +1,191 @@
+// Package hv is the partition boundary: the only thing that a guest and its
+// host have in common at run time, and it offers what a hypervisor offers and
+// nothing more.
+//
+//   - Guest memory: regions of guest-physical pages, which the guest allocates
+//     and the host reaches by bounds-checked address ([Memory]).
+//   - Messages of at most 240 bytes: the guest posts to a connection id, the
+//     host posts to the message slot of a virtual processor.
+//   - Event flags: the guest signals a connection id, the host sets one of 2048
+//     flags of a virtual processor and interrupts it.
+//
+// The guest holds a [Partition], the host a [Guest]. [Pipe] joins the two in one
+// process; package hv/attach joins them between processes. Message and event
+// pages are ordinary guest memory in all of them, as on a real machine.
+//
+// Rules: Hypervisor Top-Level Functional Specification, "Inter-Partition
+// Communication".
+package hv
+
+import (
+	"errors"
+	"fmt"
+)
+
+// PageSize is the size in bytes of a guest-physical page: 4096, also where the
+// guest's own pages are larger.
+const PageSize = 4096
+
+// MaxPayload is the largest payload in bytes of a message, in either direction.
+const MaxPayload = 240
+
+// MessageVMBus is the type of a message that carries VMBus.
+const MessageVMBus = 1
+
+// SINT is the synthetic interrupt source that VMBus uses.
+const SINT = 2
+
+// Flags is the number of event flags of one SINT of one virtual processor.
+// Flag 0 is reserved.
+const Flags = 2048
+
+// MaxConnectionID bounds the connection ids that a guest may signal: ids are
+// below it.
+const MaxConnectionID = 16384
+
+// MaxVPs is the largest number of virtual processors of a partition.
+const MaxVPs = 64
+
+// A GPA is a guest-physical address in bytes.
+type GPA uint64
+
+// A Region is a run of guest-physical pages as the guest that allocated it sees it.
+type Region struct {
+	GPA   GPA    // of the first byte, page-aligned, never 0
+	Bytes []byte // whole pages, zeroed at allocation
+}
+
+// PFN returns the page frame number of the region's page i.
+func (r Region) PFN(i int) uint64 { return uint64(r.GPA)/PageSize + uint64(i) }
+
+// Pages returns the number of pages.
+func (r Region) Pages() int { return len(r.Bytes) / PageSize }
+
+// A Message is what crosses the boundary in one piece.
+type Message struct {
+	Type uint32 // MessageVMBus; never 0
+	Size int    // bytes of Data in use, at most MaxPayload
+	Data [MaxPayload]byte
+}
+
+// Payload returns the bytes in use. They are the message's own.
+func (m *Message) Payload() []byte { return m.Data[:m.Size] }
+
+// A Partition is the hypervisor as one guest sees it. All methods may be called
+// from any goroutine; Wait, TakeFlags and TakeMessage of one VP only from one at
+// a time.
+type Partition interface {
+	// VPs returns the number of virtual processors, 1 to MaxVPs.
+	VPs() int
+
+	// Alloc adds pages to the guest's physical memory: at least bytes, rounded
+	// up to whole pages, zeroed.
+	Alloc(bytes int) (Region, error)
+	// Free takes a region that Alloc returned away again. The caller has made
+	// sure that the host holds no GPADL of it.
+	Free(Region) error
+
+	// PostMessage posts payload to a connection and returns the hypercall's
+	// status as an error: StatusInvalidConnectionID, StatusInsufficientBuffers
+	// (try again later), or the reason why the host can't be reached.
+	PostMessage(conn uint32, payload []byte) error
+	// SignalEvent signals a connection. It never blocks; signals of one
+	// connection may coalesce, none is lost.
+	SignalEvent(conn uint32) error
+
+	// Wait blocks until the VP has been interrupted since the last Wait. It
+	// may return without a reason. It returns an error when the partition is
+	// closed or its host gone.
+	Wait(vp int) error
+	// TakeFlags clears the VP's event flags and calls each with every flag
+	// that was set.
+	TakeFlags(vp int, each func(flag int))
+	// TakeMessage copies the VP's next message to m and frees the slot. It
+	// returns false if there is none.
+	TakeMessage(vp int, m *Message) bool
+
+	// Done is closed when the host is gone or the partition closed.
+	Done() <-chan struct{}
+	// Close detaches from the host, wakes all waiters and frees all memory.
+	Close() error
+}
+
+// A Guest is one attached guest as its host sees it. All methods may be called
+// from any goroutine.
+type Guest interface {
+	// VPs returns the number of virtual processors, 1 to MaxVPs.
+	VPs() int
+	// Memory returns the guest's physical memory.
+	Memory() *Memory
+
+	// PostMessage queues payload for the message slot of a VP. It never
+	// blocks; it returns an error if the VP does not exist or its queue is full.
+	PostMessage(vp int, payload []byte) error
+	// SetFlag sets an event flag of a VP and interrupts the VP if the flag was
+	// clear. It never blocks.
+	SetFlag(vp, flag int) error
+
+	// Serve calls h for what the guest does until the guest is gone or closed,
+	// and returns why. It is called once.
+	Serve(h Handler) error
+
+	// Done is closed when the guest is gone or closed.
+	Done() <-chan struct{}
+	// Close detaches the guest. Its memory stays mapped until Serve has
+	// returned and every Mapping is closed.
+	Close() error
+}
+
+// A Handler is where the hypercalls of a guest end.
+type Handler interface {
+	// Message is called for each posted message, in order, one at a time. m is
+	// valid during the call. The status goes back to the guest.
+	Message(conn uint32, m *Message) Status
+	// Signal is called for a signalled connection. It must not block.
+	Signal(conn uint32)
+}
+
+// A Status is the result of a hypercall.
+type Status uint16
+
+// The statuses that VMBus meets.
+const (
+	StatusSuccess             Status = 0
+	StatusInvalidInput        Status = 3
+	StatusInvalidParameter    Status = 5
+	StatusAccessDenied        Status = 6
+	StatusOperationDenied     Status = 8
+	StatusInsufficientMemory  Status = 11
+	StatusInvalidPort         Status = 17
+	StatusInvalidConnectionID Status = 18
+	StatusInsufficientBuffers Status = 19
+	StatusTimeout             Status = 0x78
+)
+
+var statusText = map[Status]string{
+	StatusSuccess:             "success",
+	StatusInvalidInput:        "invalid hypercall input",
+	StatusInvalidParameter:    "invalid parameter",
+	StatusAccessDenied:        "access denied",
+	StatusOperationDenied:     "operation denied",
+	StatusInsufficientMemory:  "insufficient memory",
+	StatusInvalidPort:         "invalid port",
+	StatusInvalidConnectionID: "invalid connection id",
+	StatusInsufficientBuffers: "insufficient buffers",
+	StatusTimeout:             "timeout",
+}
+
+// Error says what the status means. Only a status other than StatusSuccess is
+// an error.
+func (s Status) Error() string {
+	if t, ok := statusText[s]; ok {
+		return "hypercall: " + t
+	}
+	return fmt.Sprintf("hypercall: status %#x", uint16(s))
+}
+
+// ErrGone is returned when the other side of the boundary has left.
+var ErrGone = errors.New("hv: the other side is gone")
+
+// ErrBounds is returned for guest-physical addresses outside the guest's memory.
+var ErrBounds = errors.New("hv: address outside guest memory")
