@@ -1,0 +1,151 @@
+// Package vswitch is a learning Ethernet switch: frames that come in on one port
+// go out on the port where the destination was last seen, and on all other ports
+// if that is unknown or the destination is a group. It can be used alone: a port
+// is anything that takes batches of frames ([nic.Sink]).
+//
+// The switch has no goroutine and no queue of its own. The goroutine that calls
+// [Port.WriteFrames] sorts its batch by destination and hands each destination one
+// batch; a destination that can't keep up drops and counts by itself, so no port
+// can hold up another.
+//
+// Ports may be hostile: the table of stations is bounded, in all and for each
+// port, group and zero source addresses are refused, and a port's fixed address
+// can't be taken over by another port. The rules are those of a transparent bridge
+// (IEEE 802.1Q, "Learning" and "Forwarding") without spanning tree and VLANs.
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"hvnet/nic"
+)
+
+// The defaults of Config.
+const (
+	DefaultAgeing          = 300 * time.Second // IEEE 802.1Q recommends 300 s
+	DefaultStations        = 1024
+	DefaultStationsPerPort = 256
+)
+
+// MaxPorts is the largest number of ports of a switch.
+const MaxPorts = 256
+
+// Errors of Connect. Test with errors.Is.
+var (
+	ErrMACInUse = errors.New("the address belongs to another port")
+	ErrFull     = errors.New("the switch has no free port")
+)
+
+// A Config holds the limits of a switch. The zero value means the defaults.
+type Config struct {
+	// Ageing is how long a learned station that is not heard from stays known.
+	// Seconds are the resolution.
+	Ageing time.Duration
+	// Stations bounds the table of learned stations, StationsPerPort the part of
+	// it that one port may take.
+	Stations, StationsPerPort int
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// A Switch joins ports. Its methods may be called from any goroutine.
+type Switch struct {
+	cfg   Config
+	start time.Time
+
+	mu       sync.RWMutex
+	ports    []*Port // by slot, nil where free; replaced when it changes, never written to
+	stations map[nic.MAC]*station
+	learned  int   // stations that are not fixed
+	swept    int64 // when expired stations were last looked for
+
+	staging sync.Pool // of *staging
+}
+
+// New returns a switch without ports.
+func New(cfg Config) *Switch {
+	if cfg.Ageing <= 0 {
+		cfg.Ageing = DefaultAgeing
+	}
+	if cfg.Stations <= 0 {
+		cfg.Stations = DefaultStations
+	}
+	if cfg.StationsPerPort <= 0 {
+		cfg.StationsPerPort = DefaultStationsPerPort
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Switch{cfg: cfg, start: cfg.Now(), stations: map[nic.MAC]*station{}}
+	s.staging.New = func() any { return new(staging) }
+	return s
+}
+
+// PortOptions are the properties of one port.
+type PortOptions struct {
+	// MAC is the address of the one station behind the port, known from the
+	// start, never aged and never taken over by another port. Other addresses
+	// are not learned there, and frames for unknown stations don't go there.
+	// Zero: the port learns.
+	MAC nic.MAC
+}
+
+// Connect adds a port. Frames for the port go to out; it is called from the
+// goroutines that write to other ports, without a lock held, so it may itself
+// write to its port. The name is for people and need not be unique.
+func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, error) {
+	if opt.MAC.Multicast() {
+		return nil, fmt.Errorf("connect port %s: address %v: not the address of one station", name, opt.MAC)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := slices.Index(s.ports, nil)
+	if slot < 0 {
+		slot = len(s.ports)
+	}
+	if slot >= MaxPorts {
+		return nil, fmt.Errorf("connect port %s: %w (%d ports)", name, ErrFull, MaxPorts)
+	}
+	p := &Port{sw: s, name: name, mac: opt.MAC, out: out, slot: slot}
+	if !opt.MAC.IsZero() {
+		if st := s.stations[opt.MAC]; st != nil {
+			if st.fixed {
+				return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, st.port.name)
+			}
+			s.forget(opt.MAC, st)
+		}
+		s.stations[opt.MAC] = &station{port: p, fixed: true}
+	}
+	ports := slices.Clone(s.ports)
+	if slot == len(ports) {
+		ports = append(ports, p)
+	} else {
+		ports[slot] = p
+	}
+	s.ports = ports
+	return p, nil
+}
+
+// disconnect takes the port and its stations away.
+func (s *Switch) disconnect(p *Port) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.slot >= len(s.ports) || s.ports[p.slot] != p {
+		return
+	}
+	for mac, st := range s.stations {
+		if st.port == p {
+			s.forget(mac, st)
+		}
+	}
+	ports := slices.Clone(s.ports)
+	ports[p.slot] = nil
+	s.ports = ports
+}
+
+// seconds is the switch's coarse clock.
+func (s *Switch) seconds() int64 { return int64(s.cfg.Now().Sub(s.start) / time.Second) }
