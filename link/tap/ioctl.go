@@ -1,0 +1,174 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"hvnet/nic"
+)
+
+// openQueue opens one queue of the interface in the calling thread's namespace.
+// The first one makes the interface and fails if there is one of the name.
+func openQueue(cfg Config, first bool) (*os.File, error) {
+	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, openError(err)
+	}
+	if err := attach(fd, cfg, first); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	// Only now: the netpoller refuses a descriptor without interface.
+	return os.NewFile(uintptr(fd), Device), nil
+}
+
+// openError gives the reason why the device file cannot be opened.
+func openError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return ErrNoTun
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("open %s: %w", Device, ErrPermission)
+	}
+	return fmt.Errorf("open %s: %w", Device, err)
+}
+
+// attach makes fd a queue of the interface.
+func attach(fd int, cfg Config, first bool) error {
+	ifr, err := unix.NewIfreq(cfg.Name)
+	if err != nil {
+		return err
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+	if first {
+		// Without this the kernel would quietly add a queue to a
+		// multi-queue TAP of the same name that belongs to somebody else.
+		flags |= unix.IFF_TUN_EXCL
+	}
+	ifr.SetUint16(flags)
+	switch err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); {
+	case err == nil:
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("attach to the network namespace: %w", ErrPermission)
+	case first && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EEXIST)):
+		// EINVAL: the interface of the name is not a TAP.
+		return fmt.Errorf("%s exists in this network namespace: %w", cfg.Name, ErrExists)
+	default:
+		return fmt.Errorf("TUNSETIFF: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, VnetHeaderLen); err != nil {
+		return fmt.Errorf("TUNSETVNETHDRSZ: %w", err)
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, int(cfg.Offloads)); err != nil {
+		return fmt.Errorf("TUNSETOFFLOAD %#x: %w", cfg.Offloads, err)
+	}
+	return nil
+}
+
+// openControl opens a socket for settings of interfaces in the calling thread's
+// namespace: a socket stays in the namespace that it was made in.
+func openControl() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	return os.NewFile(uintptr(fd), "netns"), nil
+}
+
+// control calls f with the descriptor of file, which stays open meanwhile.
+func control(file *os.File, f func(fd int) error) error {
+	rc, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+func setMTU(ctl *os.File, name string, mtu int) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	ifr.SetUint32(uint32(mtu))
+	return control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr) })
+}
+
+// ifreq is struct ifreq with the member of the union in data, which for an
+// address is a struct sockaddr.
+type ifreq struct {
+	name [unix.IFNAMSIZ]byte
+	data [24]byte
+}
+
+// setMAC goes through a queue, which stands for its interface wherever that is.
+func setMAC(queue *os.File, name string, mac nic.MAC) error {
+	var ifr ifreq
+	copy(ifr.name[:], name)
+	*(*uint16)(unsafe.Pointer(&ifr.data[0])) = unix.ARPHRD_ETHER
+	copy(ifr.data[2:], mac[:])
+	return control(queue, func(fd int) error {
+		return ioctlPtr(fd, unix.SIOCSIFHWADDR, unsafe.Pointer(&ifr))
+	})
+}
+
+// linkSettings is struct ethtool_link_settings with room for its three bitmaps
+// of at most 127 words.
+type linkSettings struct {
+	cmd                               uint32
+	speed                             uint32
+	duplex, port, phy, autoneg        uint8
+	mdio, mdix, mdixCtrl              uint8
+	words                             int8
+	transceiver, msCfg, msState, rate uint8
+	_                                 [7]uint32
+	masks                             [3 * 127]uint32
+}
+
+const (
+	cmdGetLinkSettings = 0x4c // ETHTOOL_GLINKSETTINGS
+	cmdSetLinkSettings = 0x4d // ETHTOOL_SLINKSETTINGS
+	duplexFull         = 1
+)
+
+// setSpeed sets speed and full duplex as `ethtool -s` does: the kernel first
+// tells the length of its bitmaps as a negative number, then takes the settings.
+func setSpeed(ctl *os.File, name string, mbps uint32) error {
+	s := &linkSettings{cmd: cmdGetLinkSettings}
+	var ifr struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(ifr.name[:], name)
+	ifr.data = unsafe.Pointer(s)
+	return control(ctl, func(fd int) error {
+		call := func() error { return ioctlPtr(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr)) }
+		if err := call(); err != nil {
+			return err
+		}
+		if s.words >= 0 {
+			return fmt.Errorf("ETHTOOL_GLINKSETTINGS: %d mask words: %w", s.words, nic.ErrIO)
+		}
+		*s = linkSettings{cmd: cmdGetLinkSettings, words: -s.words}
+		if err := call(); err != nil {
+			return err
+		}
+		s.cmd, s.speed, s.duplex = cmdSetLinkSettings, mbps, duplexFull
+		return call()
+	})
+}
+
+func ioctlPtr(fd int, req uint, p unsafe.Pointer) error {
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(p)); e != 0 {
+		return e
+	}
+	return nil
+}
