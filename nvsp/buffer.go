@@ -39,7 +39,7 @@ type SendReceiveBufferComplete struct {
 }
 
 // MinSection is the smallest section in bytes that a guest accepts, for either
-// buffer: an NVSP message of 40 bytes and an RNDIS message of 28.
+// buffer: the smallest MTU that IPv4 allows.
 const MinSection = 68
 
 // Append appends the message: 12 bytes and 16 for each section.

@@ -48,9 +48,9 @@ func ParseSubChannelComplete(b []byte) (SubChannelComplete, error) {
 const TableEntries = 16
 
 const (
-	tableHeader = 12               // type, count, offset
-	tableBytes  = TableEntries * 4 //
-	tableFixed  = 4 + 36           // the message structure that old hosts put in front of the table
+	tableHeader = 12 // type, count, offset
+	tableBytes  = TableEntries * 4
+	tableFixed  = MaxSize // what old hosts put in front of the table
 )
 
 // IndirectionTable is the host's table for sending: a frame with hash h goes out
