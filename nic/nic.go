@@ -39,6 +39,10 @@ func ParseMAC(s string) (MAC, error) {
 	return m, nil
 }
 
+// OptionMAC is the name of the option by which an attaching guest asks for an
+// address; its value is what String prints.
+const OptionMAC = "nic.mac"
+
 // HeaderLen is the length of an Ethernet header, MinFrame and MaxFrame the
 // shortest and longest frame in bytes that any part handles: a header, and a
 // header with the largest IP packet.

@@ -1,0 +1,278 @@
+// Package host is a whole emulated Hyper-V network host: a virtual switch, a
+// synthetic NIC on it for each guest that attaches, a gateway, and uplinks.
+//
+// It joins the packages that each do one part (vmbus/host, netvsp, vswitch,
+// link/netstack, hv/attach) and adds only what none of them knows: which guest has
+// which port.
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/link/netstack"
+	"hvnet/netvsp"
+	"hvnet/netvsp/profile"
+	"hvnet/nic"
+	"hvnet/vmbus"
+	vmbushost "hvnet/vmbus/host"
+	"hvnet/vswitch"
+)
+
+// ErrPortInUse is returned for a guest whose port name another guest has.
+var ErrPortInUse = errors.New("the port is in use by another guest")
+
+// A Config says what the host is.
+type Config struct {
+	// Profile is the host release to be; the zero value is the default one.
+	Profile profile.Profile
+	// Log takes what happens to guests; nil discards it.
+	Log *slog.Logger
+}
+
+// A Host is a running host. Its methods may be called from any goroutine.
+type Host struct {
+	cfg Config
+	sw  *vswitch.Switch
+
+	mu       sync.Mutex
+	ports    map[string]*port // by name, kept when the guest leaves: it may come back
+	gateway  *netstack.Gateway
+	closers  []func()
+	closed   bool
+	sessions sync.WaitGroup
+}
+
+// port is the place of one guest, which the name identifies.
+type port struct {
+	name     string
+	mac      nic.MAC
+	instance vmbus.GUID
+	dev      *netvsp.Device // nil while no guest is attached
+	guest    hv.Guest
+	offered  *vmbushost.Offered
+}
+
+// New returns a host with an empty switch.
+func New(cfg Config) *Host {
+	if cfg.Profile.Name == "" {
+		cfg.Profile, _ = profile.Lookup(profile.Default)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}}
+}
+
+// Profile returns the release that the host is.
+func (h *Host) Profile() profile.Profile { return h.cfg.Profile }
+
+// Switch returns the host's switch, to connect more to.
+func (h *Host) Switch() *vswitch.Switch { return h.sw }
+
+// AddGateway connects a gateway to the switch. It is closed with the host.
+func (h *Host) AddGateway(cfg netstack.GatewayConfig) error {
+	g, err := netstack.NewGateway(cfg)
+	if err != nil {
+		return err
+	}
+	p, err := h.sw.Connect("gateway", g, vswitch.PortOptions{MAC: cfg.MAC})
+	if err != nil {
+		g.Close()
+		return err
+	}
+	g.Start(p)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gateway = g
+	h.closers = append(h.closers, func() {
+		p.Close()
+		g.Close()
+	})
+	return nil
+}
+
+// OnClose has f called when the host closes, after all guests have left.
+func (h *Host) OnClose(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closers = append(h.closers, f)
+}
+
+// A PortConfig is what a guest may ask of its port.
+type PortConfig struct {
+	Name string  // its identity; empty: the first free of guest1, guest2, …
+	MAC  nic.MAC // zero: one that belongs to the name
+}
+
+// Serve gives a guest its NIC and drives its bus until the guest is gone, and
+// returns why. It closes the guest.
+func (h *Host) Serve(g hv.Guest, want PortConfig) error {
+	defer g.Close()
+	p, srv, err := h.attach(g, want)
+	if err != nil {
+		return fmt.Errorf("attach guest: %w", err)
+	}
+	h.cfg.Log.Info("guest attached", "port", p.name, "mac", p.mac, "vps", g.VPs())
+	err = srv.Serve()
+	h.mu.Lock()
+	p.dev, p.guest, p.offered = nil, nil, nil
+	h.mu.Unlock()
+	h.sessions.Done()
+	h.cfg.Log.Info("guest gone", "port", p.name, "reason", err)
+	return err
+}
+
+// attach reserves the guest's port and makes the bus and the device on it.
+func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil, errors.New("the host is closing")
+	}
+	p, err := h.claim(want)
+	if err != nil {
+		return nil, nil, err
+	}
+	dev := netvsp.New(netvsp.Config{Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log},
+		func(sink nic.Sink) (netvsp.Port, error) {
+			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
+		})
+	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
+	offered, err := srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: p.instance}, dev.Backend)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.dev, p.guest, p.offered = dev, g, offered
+	h.sessions.Add(1)
+	return p, srv, nil
+}
+
+// claim finds the port that a guest asks for, or makes it.
+func (h *Host) claim(want PortConfig) (*port, error) {
+	name := want.Name
+	for i := 1; name == ""; i++ {
+		if try := fmt.Sprintf("guest%d", i); h.ports[try] == nil || h.ports[try].guest == nil {
+			name = try
+		}
+	}
+	p := h.ports[name]
+	if p != nil && p.guest != nil {
+		return nil, fmt.Errorf("port %s: %w", name, ErrPortInUse)
+	}
+	mac := want.MAC
+	if mac.IsZero() {
+		mac = PortMAC(name)
+	}
+	for other, q := range h.ports {
+		if other != name && q.mac == mac && q.guest != nil {
+			return nil, fmt.Errorf("port %s: MAC address %v belongs to port %s", name, mac, other)
+		}
+	}
+	if p == nil {
+		p = &port{name: name}
+		h.ports[name] = p
+	}
+	p.mac, p.instance = mac, portInstance(name)
+	return p, nil
+}
+
+// Admit tells whether a guest would get the port it asks for, without taking it.
+func (h *Host) Admit(want PortConfig) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.ports[want.Name]; want.Name != "" && p != nil && p.guest != nil {
+		return fmt.Errorf("port %s: %w", want.Name, ErrPortInUse)
+	}
+	return nil
+}
+
+// PortMAC returns the address that belongs to a port name: in the range that
+// Hyper-V gives to its guests, the same each time.
+func PortMAC(name string) nic.MAC {
+	sum := sha256.Sum256([]byte("hvnet mac " + name))
+	return nic.MAC{0x00, 0x15, 0x5d, sum[0], sum[1], sum[2]}
+}
+
+// portInstance returns the instance GUID that belongs to a port name.
+func portInstance(name string) vmbus.GUID {
+	sum := sha256.Sum256([]byte("hvnet instance " + name))
+	return vmbus.GUID(sum[:16])
+}
+
+// A PortInfo is one port of the switch as `host ctl ports` shows it.
+type PortInfo struct {
+	Switch vswitch.PortInfo
+	Guest  *netvsp.Info // nil for a port that is no guest's
+}
+
+// Ports returns the ports of the switch in the order of their names.
+func (h *Host) Ports() []PortInfo {
+	h.mu.Lock()
+	devs := map[string]*netvsp.Device{}
+	for name, p := range h.ports {
+		if p.dev != nil {
+			devs[name] = p.dev
+		}
+	}
+	h.mu.Unlock()
+	var list []PortInfo
+	for _, sp := range h.sw.Ports() {
+		pi := PortInfo{Switch: sp}
+		if dev := devs[sp.Name]; dev != nil {
+			info := dev.Info()
+			pi.Guest = &info
+		}
+		list = append(list, pi)
+	}
+	slices.SortFunc(list, func(a, b PortInfo) int { return strings.Compare(a.Switch.Name, b.Switch.Name) })
+	return list
+}
+
+// Close takes the NICs away from all guests, waits until they have let go or ctx
+// ends, and closes everything that is connected.
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closed = true
+	for _, p := range h.ports {
+		if p.offered != nil {
+			p.offered.Rescind()
+		}
+	}
+	h.mu.Unlock()
+	left := make(chan struct{})
+	go func() {
+		h.sessions.Wait()
+		close(left)
+	}()
+	select {
+	case <-left:
+	case <-ctx.Done():
+	case <-time.After(leaveTime):
+	}
+	h.mu.Lock()
+	for _, p := range h.ports {
+		if p.guest != nil {
+			p.guest.Close()
+		}
+	}
+	closers := h.closers
+	h.closers = nil
+	h.mu.Unlock()
+	<-left // closed guests end their sessions
+	for _, f := range slices.Backward(closers) {
+		f()
+	}
+	return nil
+}
+
+// leaveTime is how long a guest gets to let go of a NIC that was taken away.
+const leaveTime = time.Second
