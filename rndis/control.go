@@ -188,4 +188,6 @@ func ParseIndicateStatus(b []byte) (IndicateStatus, error) {
 }
 
 // String is for traces.
-func (m IndicateStatus) String() string { return fmt.Sprintf("indication %v, %d bytes", m.Status, len(m.Info)) }
+func (m IndicateStatus) String() string {
+	return fmt.Sprintf("indication %v, %d bytes", m.Status, len(m.Info))
+}

@@ -18,12 +18,12 @@ const (
 
 // PutPacket writes the header of a frame of frameLen bytes to the start of b and
 // returns its size: 44 bytes and 16 for each PPI in info, which may be nil. The
-// frame is to follow at once. b has room for at least MaxPacketHeader bytes; it may
-// be shared memory, for nothing is read from it.
+// frame is to follow at once. b has room for the header, at most MaxPacketHeader
+// bytes; it may be shared memory, for nothing is read from it.
 func PutPacket(b []byte, frameLen int, info *Info) int {
 	n := PacketHeaderSize
 	if info != nil && info.Has != 0 {
-		n += info.put(b[PacketHeaderSize:MaxPacketHeader])
+		n += info.put(b[PacketHeaderSize:])
 	}
 	putPacketHeader(b, n, frameLen, n-PacketHeaderSize)
 	return n
@@ -35,7 +35,7 @@ func PutPacket(b []byte, frameLen int, info *Info) int {
 func PutPacketAt(b []byte, dataOffset, frameLen int, info *Info) {
 	ppi := 0
 	if info != nil && info.Has != 0 {
-		ppi = info.put(b[PacketHeaderSize:MaxPacketHeader])
+		ppi = info.put(b[PacketHeaderSize:])
 	}
 	putPacketHeader(b, dataOffset, frameLen, ppi)
 }

@@ -14,7 +14,9 @@ type Query struct {
 }
 
 // Append appends the message: 28 bytes and Info.
-func (m Query) Append(b []byte) []byte { return appendRequest(b, TypeQuery, m.RequestID, m.OID, m.Info) }
+func (m Query) Append(b []byte) []byte {
+	return appendRequest(b, TypeQuery, m.RequestID, m.OID, m.Info)
+}
 
 // ParseQuery parses a Query.
 func ParseQuery(b []byte) (m Query, err error) {
@@ -84,7 +86,9 @@ type SetEx struct {
 }
 
 // Append appends the message: 28 bytes and Info.
-func (m SetEx) Append(b []byte) []byte { return appendRequest(b, TypeSetEx, m.RequestID, m.OID, m.Info) }
+func (m SetEx) Append(b []byte) []byte {
+	return appendRequest(b, TypeSetEx, m.RequestID, m.OID, m.Info)
+}
 
 // ParseSetEx parses a SetEx.
 func ParseSetEx(b []byte) (m SetEx, err error) {
