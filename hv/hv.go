@@ -90,7 +90,9 @@ type Partition interface {
 	// (try again later), or the reason why the host can't be reached.
 	PostMessage(conn uint32, payload []byte) error
 	// SignalEvent signals a connection. It never blocks; signals of one
-	// connection may coalesce, none is lost.
+	// connection may coalesce, none is lost. Signals of connections that the
+	// host does not know vanish. The error is ErrRange for an id that is not
+	// below MaxConnectionID, and ErrGone once the partition is closed.
 	SignalEvent(conn uint32) error
 
 	// Wait blocks until the VP has been interrupted since the last Wait. It
@@ -106,7 +108,9 @@ type Partition interface {
 
 	// Done is closed when the host is gone or the partition closed.
 	Done() <-chan struct{}
-	// Close detaches from the host, wakes all waiters and frees all memory.
+	// Close detaches from the host, wakes all waiters and frees all memory: the
+	// caller has stopped using regions. All other methods may still be called
+	// and return ErrGone, false or nothing.
 	Close() error
 }
 
@@ -119,29 +123,35 @@ type Guest interface {
 	Memory() *Memory
 
 	// PostMessage queues payload for the message slot of a VP. It never
-	// blocks; it returns an error if the VP does not exist or its queue is full.
+	// blocks. Errors are ErrRange if the VP does not exist or the payload is
+	// too long, ErrQueueFull if the guest does not take its messages, ErrGone.
 	PostMessage(vp int, payload []byte) error
 	// SetFlag sets an event flag of a VP and interrupts the VP if the flag was
-	// clear. It never blocks.
+	// clear. It never blocks nor allocates, and may be called under
+	// Memory.RLock. Errors are ErrRange and ErrGone.
 	SetFlag(vp, flag int) error
 
 	// Serve calls h for what the guest does until the guest is gone or closed,
-	// and returns why. It is called once.
+	// closes it and returns why: ErrGone if the guest left or was closed, else
+	// what it did wrong. It is called once. Messages wait for it.
 	Serve(h Handler) error
 
 	// Done is closed when the guest is gone or closed.
 	Done() <-chan struct{}
-	// Close detaches the guest. Its memory stays mapped until Serve has
-	// returned and every Mapping is closed.
+	// Close detaches the guest and makes Serve return. Its memory is gone then,
+	// Bytes returns ErrBounds; what was mapped stays until the Mapping is
+	// closed. All other methods may still be called.
 	Close() error
 }
 
-// A Handler is where the hypercalls of a guest end.
+// A Handler is where the hypercalls of a guest end. Message and Signal are called
+// from two goroutines, so they may run at the same time.
 type Handler interface {
 	// Message is called for each posted message, in order, one at a time. m is
 	// valid during the call. The status goes back to the guest.
 	Message(conn uint32, m *Message) Status
-	// Signal is called for a signalled connection. It must not block.
+	// Signal is called for a signalled connection, one at a time. It must not
+	// block.
 	Signal(conn uint32)
 }
 
@@ -173,6 +183,14 @@ var statusText = map[Status]string{
 	StatusInvalidConnectionID: "invalid connection id",
 	StatusInsufficientBuffers: "insufficient buffers",
 	StatusTimeout:             "timeout",
+}
+
+// Err returns the status as an error, nil for StatusSuccess.
+func (s Status) Err() error {
+	if s == StatusSuccess {
+		return nil
+	}
+	return s
 }
 
 // Error says what the status means. Only a status other than StatusSuccess is
