@@ -1,6 +1,6 @@
-// Package need says what a test needs of the machine besides Go. What is missing
-// skips the test, or fails it where the environment variable
-// HVNET_REQUIRE_TOOLS is 1, as in continuous integration.
+// Package need skips tests that need more than Go: a tool or a right that this
+// machine may not have. With HVNET_REQUIRE_TOOLS=1 in the environment, as in
+// continuous integration where all is installed, such a test fails instead.
 package need
 
 import (
@@ -9,28 +9,28 @@ import (
 	"testing"
 )
 
-// Root skips the test unless it runs as root.
-func Root(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		missing(t, "needs root")
-	}
-}
-
-// Tool skips the test unless the program is installed, and returns its path.
+// Tool returns the path of a program, or skips the test if there is none.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, "needs the program "+name)
+		missing(t, "the program "+name)
 	}
 	return path
 }
 
-func missing(t testing.TB, why string) {
+// Root skips the test unless it runs as root.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "to run as root")
+	}
+}
+
+func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("HVNET_REQUIRE_TOOLS") == "1" {
-		t.Fatal(why + ", and HVNET_REQUIRE_TOOLS=1")
+		t.Fatalf("this test needs %s, and HVNET_REQUIRE_TOOLS=1 forbids to skip it", what)
 	}
-	t.Skip(why)
+	t.Skipf("this test needs %s", what)
 }
