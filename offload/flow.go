@@ -1,0 +1,88 @@
+// Package offload holds the computations on frames that hardware would do, as pure
+// functions: here the hashes that keep a flow on one channel.
+package offload
+
+import "encoding/binary"
+
+var be = binary.BigEndian
+
+// HashTypes says for which packets a hash takes what in: a bit for an IP version
+// takes the addresses, one for a protocol over it the ports too.
+type HashTypes uint8
+
+// The hash types.
+const (
+	HashIPv4 HashTypes = 1 << iota
+	HashTCPv4
+	HashUDPv4
+	HashIPv6
+	HashTCPv6
+	HashUDPv6
+
+	// HashAll takes all that there is.
+	HashAll = HashIPv4 | HashTCPv4 | HashUDPv4 | HashIPv6 | HashTCPv6 | HashUDPv6
+)
+
+const (
+	etherIPv4 = 0x0800
+	etherIPv6 = 0x86dd
+	etherVLAN = 0x8100
+
+	protoTCP = 6
+	protoUDP = 17
+)
+
+// dissect finds in the first bytes of a frame what a flow hash is computed over:
+// source and destination address, one behind the other, and in the same way the
+// ports. l3 is HashIPv4 or HashIPv6, l4 the bit of the protocol; zero if the frame
+// is not of that kind, is too short or contradicts itself. Fragments have no
+// ports, for only the first would, and a flow must stay together. Nor have IPv6
+// packets with an extension header.
+func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes) {
+	const header, tag = 14, 4
+	if len(head) < header {
+		return
+	}
+	etherType, ip := be.Uint16(head[12:]), head[header:]
+	if etherType == etherVLAN {
+		if len(ip) < tag {
+			return
+		}
+		etherType, ip = be.Uint16(ip[2:]), ip[tag:]
+	}
+	switch etherType {
+	case etherIPv4:
+		if len(ip) < 20 {
+			return
+		}
+		n := int(ip[0]&0xf) * 4
+		if ip[0]>>4 != 4 || n < 20 || n > len(ip) {
+			return
+		}
+		addrs, l3 = ip[12:20], HashIPv4
+		if be.Uint16(ip[6:])&0x3fff != 0 || len(ip) < n+4 { // more fragments, or an offset
+			return
+		}
+		switch ip[9] {
+		case protoTCP:
+			ports, l4 = ip[n:n+4], HashTCPv4
+		case protoUDP:
+			ports, l4 = ip[n:n+4], HashUDPv4
+		}
+	case etherIPv6:
+		if len(ip) < 40 || ip[0]>>4 != 6 {
+			return
+		}
+		addrs, l3 = ip[8:40], HashIPv6
+		if len(ip) < 44 {
+			return
+		}
+		switch ip[6] {
+		case protoTCP:
+			ports, l4 = ip[40:44], HashTCPv6
+		case protoUDP:
+			ports, l4 = ip[40:44], HashUDPv6
+		}
+	}
+	return
+}
