@@ -1,0 +1,110 @@
+package netstack
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestPing(t *testing.T) {
+	n := newTestNet(t, GatewayConfig{})
+	a, _ := n.host(2), n.host(3)
+	for _, addr := range []netip.Addr{
+		gateway4.Addr(), gateway6.Addr(), n.gw.router.linkLocal, host4(3), host6(3),
+	} {
+		rtt, err := a.Ping(soon(t), addr)
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+		t.Logf("%s: %v", addr, rtt)
+	}
+}
+
+// TestPingNobody asks for an address that no station has: the gateway must not
+// answer in its name, neither inside the prefix nor outside of it.
+func TestPingNobody(t *testing.T) {
+	n := newTestNet(t, GatewayConfig{NAT: true})
+	a := n.host(2)
+	for _, addr := range []string{"198.18.0.77", "203.0.113.1", "fd00:5d::77", "2001:db8::1"} {
+		ctx, cancel := context.WithTimeout(soon(t), 50*time.Millisecond)
+		if _, err := a.Ping(ctx, netip.MustParseAddr(addr)); err == nil {
+			t.Errorf("%s answered", addr)
+		}
+		cancel()
+	}
+}
+
+// echoThrough sends random bytes over c while it reads them back, and compares.
+func echoThrough(t testing.TB, c net.Conn, size int) {
+	t.Helper()
+	data := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(data)
+		if err == nil {
+			err = c.(interface{ CloseWrite() error }).CloseWrite()
+		}
+		sent <- err
+	}()
+	got := sha256.New()
+	if n, err := io.Copy(got, c); err != nil || n != int64(size) {
+		t.Errorf("read %d bytes of %d back: %v", n, size, err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("send: %v", err)
+	}
+	if want := sha256.Sum256(data); [32]byte(got.Sum(nil)) != want {
+		t.Error("the bytes that came back are others")
+	}
+}
+
+func TestHostToHostTCP(t *testing.T) {
+	n := newTestNet(t, GatewayConfig{})
+	a, b := n.host(2), n.host(3)
+	for _, addr := range []netip.Addr{host4(3), host6(3)} {
+		l, err := b.ListenTCP(netip.AddrPortFrom(addr, 5000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			c, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.Copy(c, c)
+			c.Close()
+		}()
+		c, err := a.DialTCP(soon(t), netip.AddrPortFrom(addr, 5000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		echoThrough(t, c, 8<<20)
+		c.Close()
+		<-served
+		l.Close()
+	}
+}
+
+func TestDialRefused(t *testing.T) {
+	n := newTestNet(t, GatewayConfig{})
+	a, _ := n.host(2), n.host(3)
+	if c, err := a.DialTCP(soon(t), netip.AddrPortFrom(host4(3), 1)); err == nil {
+		c.Close()
+		t.Fatal("connected to a port where nobody listens")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := a.DialTCP(ctx, netip.AddrPortFrom(host4(99), 1)); !errors.Is(err, context.Canceled) {
+		t.Fatalf("dial with a cancelled context: %v", err)
+	}
+}
