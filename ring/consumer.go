@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -84,7 +83,7 @@ func (c *Consumer) Next(buf []byte) ([]byte, error) {
 	} else {
 		copy(out[copy(out, c.data[r:]):], c.data)
 	}
-	binary.LittleEndian.PutUint64(out, d)
+	le.PutUint64(out, d)
 	return out, nil
 }
 

@@ -1,9 +1,6 @@
 package ring
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "fmt"
 
 // A Producer is the writing end of a ring. One goroutine at a time may use it.
 //
@@ -88,11 +85,14 @@ func (p *Producer) Put(head, body []byte) error {
 	end := w + need
 	if end < p.size {
 		dst := p.data[w:end:end]
-		binary.LittleEndian.PutUint64(dst[padded-8:], 0)
-		copy(dst, head)
+		le.PutUint64(dst[padded-8:], 0)
+		le.PutUint64(dst, withLength(le.Uint64(head), padded))
+		le.PutUint64(dst[8:], le.Uint64(head[8:]))
+		if len(head) > Descriptor {
+			copy(dst[Descriptor:], head[Descriptor:])
+		}
 		copy(dst[len(head):], body)
-		binary.LittleEndian.PutUint16(dst[4:], uint16(padded/8))
-		binary.LittleEndian.PutUint64(dst[padded:], uint64(w)<<32)
+		le.PutUint64(dst[padded:], uint64(w)<<32)
 	} else {
 		p.putAcrossEnd(head, body, padded)
 		end -= p.size
@@ -130,8 +130,13 @@ func (p *Producer) putAcrossEnd(head, body []byte, padded int) {
 	at := p.copyIn(w, head)
 	at = p.copyIn(at, body)
 	at = p.copyIn(at, zeros[:padded-len(head)-len(body)])
-	binary.LittleEndian.PutUint16(p.data[w+4:], uint16(padded/8))
-	binary.LittleEndian.PutUint64(p.data[at:], uint64(w)<<32)
+	le.PutUint64(p.data[w:], withLength(le.Uint64(head), padded))
+	le.PutUint64(p.data[at:], uint64(w)<<32)
+}
+
+// withLength returns the first word of a descriptor with its length field set.
+func withLength(word uint64, bytes int) uint64 {
+	return word&^(0xffff<<32) | uint64(bytes/8)<<32
 }
 
 // copyIn copies b to the data area from at on and returns where it ended.

@@ -23,6 +23,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -48,6 +49,8 @@ const (
 	// maxSize bounds the data area so that sums of two indices fit an int32.
 	maxSize = 1 << 30
 )
+
+var le = binary.LittleEndian
 
 // The errors of this package. They are returned as they are, never wrapped.
 var (
