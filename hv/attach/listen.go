@@ -1,0 +1,235 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hvnet/hv"
+)
+
+// maxHandshakes bounds the guests that are about to attach at the same time. Others
+// wait in the kernel's queue.
+const maxHandshakes = 16
+
+// A Listener is a host that takes guests.
+type Listener struct {
+	path   string
+	inode  os.FileInfo
+	socket *net.UnixListener
+	config ListenConfig
+
+	guests chan *guest
+	slots  chan struct{} // holds a token for each handshake
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Listen makes the socket at path and takes guests on it. A stale socket there is
+// replaced; the error is ErrInUse if a live host has it.
+func Listen(path string, cfg ListenConfig) (*Listener, error) {
+	socket, err := bind(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for guests on %s: %w", path, err)
+	}
+	inode, err := os.Lstat(path)
+	if err != nil {
+		socket.Close()
+		return nil, fmt.Errorf("listen for guests on %s: %w", path, err)
+	}
+	l := &Listener{
+		path: path, inode: inode, socket: socket, config: cfg,
+		guests: make(chan *guest),
+		slots:  make(chan struct{}, maxHandshakes),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.wg.Go(l.run)
+	return l, nil
+}
+
+// Accept waits for the next guest that has attached. The caller serves and closes
+// it. Errors are those of ctx, and net.ErrClosed after Close.
+func (l *Listener) Accept(ctx context.Context) (hv.Guest, Hello, error) {
+	var err error
+	select {
+	case g := <-l.guests:
+		return g, g.hello, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-l.ctx.Done():
+		err = net.ErrClosed
+	}
+	return nil, Hello{}, fmt.Errorf("wait for a guest on %s: %w", l.path, err)
+}
+
+// Close stops to take guests and removes the socket. Guests that Accept has
+// returned stay.
+func (l *Listener) Close() error {
+	l.cancel()
+	err := l.socket.Close()
+	l.wg.Wait()
+	// Another host may have put its own in place.
+	if now, e := os.Lstat(l.path); e == nil && os.SameFile(now, l.inode) {
+		err = errors.Join(err, os.Remove(l.path))
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("stop to listen on %s: %w", l.path, err)
+	}
+	return nil
+}
+
+func (l *Listener) run() {
+	for {
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.ctx.Done():
+			return
+		}
+		conn, err := l.socket.AcceptUnix()
+		if err != nil {
+			<-l.slots
+			if !l.pause(err) {
+				return
+			}
+			continue
+		}
+		l.wg.Go(func() {
+			defer func() { <-l.slots }()
+			l.welcome(conn)
+		})
+	}
+}
+
+// pause waits a moment after an error such as too many open files, and returns
+// false if it is the end.
+func (l *Listener) pause(err error) bool {
+	if l.config.Log != nil && l.ctx.Err() == nil {
+		l.config.Log.Warn("attach: accept a guest", "err", err)
+	}
+	select {
+	case <-time.After(100 * time.Millisecond):
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// welcome makes a guest of a connection, or refuses it.
+func (l *Listener) welcome(conn *net.UnixConn) {
+	stop := context.AfterFunc(l.ctx, func() { conn.Close() })
+	g, err := l.handshake(conn)
+	if !stop() && err == nil {
+		g.Close()
+		return
+	}
+	if err != nil {
+		if l.config.Log != nil && l.ctx.Err() == nil {
+			l.config.Log.Warn("attach: refused a guest", "err", err)
+		}
+		conn.Close()
+		return
+	}
+	select {
+	case l.guests <- g:
+	case <-l.ctx.Done():
+		g.Close()
+	}
+}
+
+// handshake reads the hello of a guest and answers it.
+func (l *Listener) handshake(conn *net.UnixConn) (*guest, error) {
+	if err := checkPeer(conn); err != nil {
+		return nil, errors.Join(err, refuse(conn, 0, hv.StatusAccessDenied, err))
+	}
+	conn.SetReadDeadline(time.Now().Add(helloTimeout))
+	x, err := newReceiver(conn, maxHello, maxRegions).next()
+	if err != nil {
+		return nil, fmt.Errorf("wait for the hello: %w", err)
+	}
+	defer x.close()
+	conn.SetReadDeadline(time.Time{})
+	head, err := parseHeader(x.data)
+	if err != nil {
+		return nil, err
+	}
+	g, status, err := l.admit(conn, &x)
+	if err != nil {
+		return nil, errors.Join(err, refuse(conn, head.id, status, err))
+	}
+	if err := g.welcome(head.id); err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// refuse tells a guest why it can't attach.
+func refuse(conn *net.UnixConn, id uint32, status hv.Status, why error) error {
+	return send(conn, reply{status, Version, why.Error()}.append(nil, id), nil)
+}
+
+// admit checks a hello and takes the guest's memory.
+func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, error) {
+	if x.cut {
+		return nil, hv.StatusInvalidInput, errLength
+	}
+	h, err := parseHello(x.data)
+	if err != nil {
+		return nil, hv.StatusInvalidInput, err
+	}
+	if len(x.fds) != len(h.regions) {
+		return nil, hv.StatusInvalidParameter, fmt.Errorf("%d descriptors for %d regions of memory", len(x.fds), len(h.regions))
+	}
+	if l.config.Check != nil {
+		if err := l.config.Check(h.Hello); err != nil {
+			return nil, hv.StatusAccessDenied, err
+		}
+	}
+	g := &guest{conn: conn, hello: h.Hello, trust: l.config.TrustMemory, memory: hv.NewMemory(l.config.Limits), done: make(chan struct{})}
+	g.synic = hv.NewHostSynIC(h.VPs, func(vp int) { g.bells[vp].ring() })
+	for i, r := range h.regions {
+		if status, err := g.add(x.fds[i], r); err != nil {
+			g.Close()
+			return nil, status, err
+		}
+	}
+	if err := g.synic.MapPages(g.memory, h.pages); err != nil {
+		g.Close()
+		return nil, hv.StatusInvalidParameter, err
+	}
+	return g, hv.StatusSuccess, nil
+}
+
+// welcome makes the doorbells, and sends the guest its ends of them.
+func (g *guest) welcome(id uint32) error {
+	var theirs []int
+	defer func() {
+		for _, fd := range theirs {
+			unix.Close(fd)
+		}
+	}()
+	rung, heard, err := newDoorbell()
+	if err != nil {
+		return err
+	}
+	theirs = append(theirs, rung)
+	if g.heard, err = newListener(heard); err != nil {
+		return err
+	}
+	for range g.hello.VPs {
+		rung, heard, err := newDoorbell()
+		if err != nil {
+			return err
+		}
+		theirs = append(theirs, heard)
+		g.bells = append(g.bells, bell{fd: rung})
+	}
+	return send(g.conn, reply{hv.StatusSuccess, Version, ""}.append(nil, id), theirs)
+}

@@ -1,0 +1,151 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// errSlow is returned for a peer that does not read what it is sent.
+var errSlow = errors.New("it does not read its replies")
+
+// send sends one record with descriptors, at once or not at all.
+func send(c *net.UnixConn, record []byte, fds []int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		_, sent = unix.SendmsgN(int(fd), record, oob, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+	if errors.Is(sent, unix.EAGAIN) {
+		return errSlow
+	}
+	return errors.Join(err, sent)
+}
+
+// A record that was received, with the descriptors that came with it.
+type received struct {
+	data []byte
+	fds  []int
+	cut  bool // the record or its descriptors did not fit
+}
+
+// A receiver reads records of a bounded size.
+type receiver struct {
+	conn *net.UnixConn
+	data []byte
+	oob  []byte
+}
+
+func newReceiver(c *net.UnixConn, size, fds int) *receiver {
+	return &receiver{c, make([]byte, size), make([]byte, unix.CmsgSpace(4*fds))}
+}
+
+// next waits for a record. Its data is good until the next call, its descriptors
+// belong to the caller. An error means that there will be no more records.
+func (r *receiver) next() (received, error) {
+	n, oobn, flags, _, err := r.conn.ReadMsgUnix(r.data, r.oob)
+	// After an error the counts may be negative, or there may be descriptors all
+	// the same: a record of no bytes counts as the end.
+	n, oobn = max(n, 0), max(oobn, 0)
+	x := received{data: r.data[:n], cut: flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0}
+	messages, bad := unix.ParseSocketControlMessage(r.oob[:oobn])
+	for _, m := range messages {
+		if fds, err := unix.ParseUnixRights(&m); err == nil {
+			x.fds = append(x.fds, fds...)
+		}
+	}
+	if err = errors.Join(err, bad); err != nil {
+		x.close()
+		return received{}, err
+	}
+	return x, nil
+}
+
+// close closes the descriptors that are still there.
+func (x *received) close() {
+	for _, fd := range x.fds {
+		unix.Close(fd)
+	}
+	x.fds = nil
+}
+
+// checkPeer lets only root and our own user pass.
+func checkPeer(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var got error
+	err = raw.Control(func(fd uintptr) {
+		cred, got = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(err, got); err != nil {
+		return fmt.Errorf("ask who the peer is: %w", err)
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("user %d is neither root nor our own", cred.Uid)
+	}
+	return nil
+}
+
+// A bell is the end of a doorbell that is rung: a connected datagram socket. It
+// is no os.File, for which ringing would cost an allocation; the SynIC's locks see
+// to it that nobody rings a bell that is closed.
+type bell struct {
+	fd   int
+	note [1]byte
+}
+
+// ring rings without waiting. A full queue means that the other side has not yet
+// heard the last ring, so that it will look after this one too; any other error
+// means that there is no other side.
+func (b *bell) ring() { unix.Send(b.fd, b.note[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
+
+// A listener is the end of a doorbell where one waits.
+type listener struct {
+	file *os.File
+	note [1]byte
+}
+
+func newListener(fd int) (*listener, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("prepare a doorbell: %w", err)
+	}
+	return &listener{file: os.NewFile(uintptr(fd), "doorbell")}, nil
+}
+
+// wait waits for a ring, and returns false when the doorbell is closed or stopped
+// by a deadline. One ring is taken at a time: emptying the queue would cost a
+// system call more each time, to save looking at idle bitmaps once in a while.
+func (l *listener) wait() bool {
+	_, err := l.file.Read(l.note[:])
+	return err == nil || errors.Is(err, io.EOF) // an empty datagram rings too
+}
+
+// newDoorbell returns the two ends of a doorbell.
+func newDoorbell() (rung, heard int, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, -1, fmt.Errorf("make a doorbell: %w", err)
+	}
+	// What is sent the wrong way is refused, not kept.
+	if err := unix.Shutdown(p[0], unix.SHUT_RD); err != nil {
+		unix.Close(p[0])
+		unix.Close(p[1])
+		return -1, -1, fmt.Errorf("make a doorbell: %w", err)
+	}
+	return p[0], p[1], nil
+}
