@@ -140,12 +140,13 @@ func lookPath(name, dir string, env []string) (string, error) {
 	denied := false
 	for _, d := range filepath.SplitList(path) {
 		file := filepath.Join(resolve(dir, d), name)
-		switch err := executable(file); {
-		case err == nil:
-			return file, nil
-		case errors.Is(err, fs.ErrPermission):
-			denied = true
+		if _, err := os.Stat(file); err != nil {
+			continue // a directory that we may not search has nothing for us
 		}
+		if executable(file) == nil {
+			return file, nil
+		}
+		denied = true
 	}
 	if denied {
 		return "", fmt.Errorf("start %s: %w", name, fs.ErrPermission)
