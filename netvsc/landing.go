@@ -1,0 +1,113 @@
+package netvsc
+
+import "hvnet/counter"
+
+// land returns where the source shall put the next frame: the free part of the
+// section that the last frame went to, for frames of one flow come together, and
+// behind it a page run if the section can't take the longest frame. Room for the
+// RNDIS header is kept in front. first is nil if there is no memory.
+func (t *sender) land() (first, rest []byte) {
+	s := t.s
+	b := &t.spare
+	if l := t.cur; l != nil {
+		b = &l.open
+		if b.frames >= s.maxPackets || s.next(b)+s.landing > s.limit {
+			t.post(l) // and so t.cur is nil
+			b = &t.spare
+		}
+	}
+	if b.section == none && !t.openSection(b) {
+		s.n.count.Add(counter.TxSendFull, 1)
+	}
+	if t.run == none && (b.section == none || s.needRun) {
+		if t.run = s.runs.take(); t.run == none {
+			return nil, nil
+		}
+	}
+	if b.section == none {
+		return s.runs.bytes(t.run)[headroom:], nil
+	}
+	if s.needRun {
+		rest = s.runs.bytes(t.run)
+	}
+	return b.mem[s.next(b)+headroom : s.limit], rest
+}
+
+// landed takes a frame of n bytes that the source has put where land said. Only
+// now its flow is known, and with it the channel: a frame for another one than
+// that of the batch it landed in is copied over, but what lies in a page run is
+// only handed over.
+func (t *sender) landed(first []byte, n int) {
+	s := t.s
+	if !s.sendable(n) {
+		return
+	}
+	here := min(n, len(first))
+	to := &t.lanes[0]
+	if len(t.lanes) > 1 {
+		// The host sees this memory too: a private copy decides.
+		to = t.lane(flow(t.head[:copy(t.head[:], first[:here])]))
+	}
+	switch {
+	case t.cur == nil && t.spare.section == none:
+		t.post(to)
+		to.open.run, t.run = t.run, none
+		t.commit(to, n)
+		return
+	case to == t.cur:
+	case t.steer(to, first[:here], n):
+	case t.cur == nil:
+		t.post(to)
+		to.open, t.spare = t.spare, emptyBatch
+		t.cur = to
+	default:
+		// There is nothing to copy it to: the wrong channel is better than a
+		// loss.
+		to = t.cur
+	}
+	t.commitLanded(to, n, here)
+}
+
+// steer copies the first bytes of a frame of n to a batch of the lane it belongs
+// to, and has the next frame land there. It returns false if the frame is better
+// left, or has to be left, where it is.
+func (t *sender) steer(to *lane, first []byte, n int) bool {
+	s := t.s
+	b := &to.open
+	at := s.next(b)
+	if b.section == none || b.frames >= s.maxPackets || at+headroom+len(first) > s.limit {
+		if t.cur == nil {
+			return false // the section it landed in is nobody's yet
+		}
+		t.post(to)
+		if !t.openSection(b) {
+			return false
+		}
+		at = 0
+	}
+	copy(b.mem[at+headroom:], first)
+	s.n.count.Add(counter.TxSteerCopy, 1)
+	t.cur = to
+	return true
+}
+
+// commitLanded accounts for a frame of n bytes whose first here bytes are in the
+// lane's open section and the rest in the page run.
+func (t *sender) commitLanded(l *lane, n, here int) {
+	t.touch(l)
+	t.s.message(&l.open, n, here)
+	if here < n {
+		l.open.run, l.open.runLen, t.run = t.run, n-here, none
+		t.post(l)
+	}
+}
+
+// leave gives back what the next frame would have landed in.
+func (t *sender) leave() {
+	t.s.discard(&t.spare)
+	t.spare = emptyBatch
+	if t.run != none {
+		t.s.runs.give(t.run)
+		t.run = none
+	}
+}

@@ -1,0 +1,233 @@
+// Package netvsc is the driver of a Hyper-V network adapter: the guest's half of
+// NVSP and RNDIS over VMBus channels, the counterpart of Linux hv_netvsc.
+//
+// [Open] brings a device up, [NIC.Up] lets frames through. Frames to send come
+// from [NIC.Send], which copies them, or from [NIC.Pump], whose source puts them
+// straight into memory that is shared with the host; received frames go to a
+// [nic.Sink] in batches. Settings change while frames flow: the driver takes the
+// device apart and brings it up again below its users.
+//
+// # How it works
+//
+// A session is one attachment to the device, from the first message to the last.
+// Everything negotiated is in it and doesn't change during its life. A queue is one
+// channel of a session; its goroutine handles all that comes in on the channel:
+// frames, completions, control messages. Senders put packets into any channel under
+// the channel's producer lock. The settings of a NIC are changed by one caller at a
+// time, along one path: quiesce, detach, attach, resume, and back to what was if
+// that fails.
+//
+// The host is not trusted. What decides is copied out of shared memory once; what
+// makes no sense is counted, answered as the protocol has it, and dropped; every
+// wait ends with the context or [Config.Timeout], and says what it was for.
+package netvsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/offload"
+	"hvnet/vmbus/channel"
+)
+
+// Config says how to open a NIC. The zero value is what hv_netvsc does.
+type Config struct {
+	// Queues is how many channels to use, 0 for 8. The guest's processors and
+	// the host may allow fewer.
+	Queues int
+	// RxSections and TxSections are the sizes of the receive and the send
+	// buffer in sections, 0 for 16 and 1 MiB. The host decides how long a
+	// section is, and so how many there are in the end.
+	RxSections, TxSections int
+	// MTU is the longest packet in bytes, without Ethernet header; 0 for 1500.
+	// The host may lower it.
+	MTU int
+	// RingBytes is the memory of each of the two rings of a channel, header
+	// included: whole pages, 0 for 129.
+	RingBytes int
+	// Timeout bounds each wait for the host, besides the caller's context; 0
+	// for 10 seconds.
+	Timeout time.Duration
+	// Log is told of what happens to the device; nil for no log.
+	Log *slog.Logger
+}
+
+// The limits of Config, and its defaults.
+const (
+	MaxChannels = 64 // of a device, as in hv_netvsc
+	MinSections = 10 // of each buffer
+	MinMTU      = 68
+	MaxMTU      = 65521
+
+	defaultQueues    = 8
+	defaultMTU       = 1500
+	defaultRingBytes = 129 * 4096
+	defaultTimeout   = 10 * time.Second
+)
+
+// ErrClosed is returned by everything that is asked of a NIC after Close.
+var ErrClosed = errors.New("netvsc: the NIC is closed")
+
+// A NIC is an open device. Its methods may be called from any goroutine.
+type NIC struct {
+	dev       channel.Device
+	log       *slog.Logger
+	timeout   time.Duration
+	ringBytes int
+
+	// owner is held, as its one value, by whoever changes settings. It guards
+	// the fields below it.
+	owner    chan struct{}
+	want     settings
+	up       bool
+	attached bool // the session is more than a memory
+
+	// gate is held, shared, by whoever touches the memory or the channels of a
+	// session to send, for one batch; and alone to let senders in and out.
+	gate    sync.RWMutex
+	flowing bool // under gate: senders may use the session
+
+	session atomic.Pointer[session] // the last one attached; never nil
+	sink    atomic.Pointer[nic.Sink]
+	count   counter.Set
+
+	link link
+
+	pumpMu   sync.Mutex
+	pumps    map[*pump]struct{}
+	starving atomic.Int32 // pumps that wait for something to be freed
+
+	done chan struct{} // closed by Close
+}
+
+// Open brings up a device: it negotiates versions, shares buffers, asks what the
+// NIC is and opens its channels. The NIC is down then; see [NIC.Up]. The host's
+// refusals and an end of ctx are errors that say at what; nothing is left behind.
+func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
+	want, err := cfg.settings()
+	if err != nil {
+		return nil, err
+	}
+	n := &NIC{
+		dev: dev, log: cfg.Log, timeout: cfg.Timeout, ringBytes: cfg.RingBytes,
+		owner: make(chan struct{}, 1), want: want,
+		pumps: map[*pump]struct{}{}, done: make(chan struct{}),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.timeout == 0 {
+		n.timeout = defaultTimeout
+	}
+	if n.ringBytes == 0 {
+		n.ringBytes = defaultRingBytes
+	}
+	n.link.init()
+	s, err := n.attach(ctx, want)
+	if err != nil {
+		return nil, fmt.Errorf("netvsc: open: %w", err)
+	}
+	n.session.Store(s)
+	n.attached = true
+	go n.link.run(n.done)
+	return n, nil
+}
+
+// settings returns what a Config asks for, defaults filled in.
+func (c Config) settings() (settings, error) {
+	bad := func(what string, v, low, high int) error {
+		return fmt.Errorf("netvsc: open: %s %d: %w, want %d to %d", what, v, nic.ErrInvalid, low, high)
+	}
+	if c.Queues < 0 || c.Queues > MaxChannels {
+		return settings{}, bad("queues", c.Queues, 1, MaxChannels)
+	}
+	if c.MTU != 0 && (c.MTU < MinMTU || c.MTU > MaxMTU) {
+		return settings{}, bad("MTU", c.MTU, MinMTU, MaxMTU)
+	}
+	for what, v := range map[string]int{"receive sections": c.RxSections, "send sections": c.TxSections} {
+		if v != 0 && v < MinSections {
+			return settings{}, bad(what, v, MinSections, 1<<20)
+		}
+	}
+	w := settings{queues: c.Queues, rxSections: c.RxSections, txSections: c.TxSections, mtu: c.MTU}
+	if w.queues == 0 {
+		w.queues = defaultQueues
+	}
+	if w.mtu == 0 {
+		w.mtu = defaultMTU
+	}
+	return w, nil
+}
+
+// settings are what can be changed while a NIC is open. A change takes effect by a
+// new session.
+type settings struct {
+	queues                 int
+	rxSections, txSections int // 0: the default buffer
+	mtu                    int
+}
+
+// failure returns why the NIC can no longer be used, nil if it can.
+func (n *NIC) failure() error {
+	select {
+	case <-n.done:
+		return ErrClosed
+	default:
+	}
+	if s := n.session.Load(); s.broken() {
+		return s.err
+	}
+	select {
+	case <-n.dev.Rescinded():
+		return fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, channel.ErrRescinded)
+	default:
+		return nil
+	}
+}
+
+// MAC returns the permanent address, as the host gave it.
+func (n *NIC) MAC() nic.MAC { return n.session.Load().mac }
+
+// MTU returns the longest packet in bytes, without Ethernet header, that host and
+// configuration agree on.
+func (n *NIC) MTU() int { return n.session.Load().mtu }
+
+// Info is what was negotiated, for people to read.
+type Info struct {
+	VMBus, NVSP, NDIS  string // versions
+	MAC                nic.MAC
+	MTU                int
+	Name               string // what the host calls the adapter
+	Channels           int
+	RxSections, RxSize int // sections of the receive buffer, and bytes of one
+	TxSections, TxSize int // of the send buffer
+	MaxPackets         int // frames in one send
+	Link               nic.LinkState
+	Up                 bool
+}
+
+// Info returns what was negotiated.
+func (n *NIC) Info() Info {
+	s := n.session.Load()
+	return Info{
+		VMBus: n.dev.Version().String(), NVSP: s.version.String(), NDIS: s.version.NDIS().String(),
+		MAC: s.mac, MTU: s.mtu, Name: s.name, Channels: len(s.queues),
+		RxSections: s.rxSections, RxSize: s.rxSectionSize,
+		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
+		Link: n.Link(), Up: n.sink.Load() != nil,
+	}
+}
+
+// flow returns the flow hash of a frame, for the choice of its channel. head is
+// private memory. The host knows nothing of it, so it is the cheap hash.
+func flow(head []byte) uint32 {
+	h, _ := offload.FastFlow(head, offload.HashAll)
+	return h
+}

@@ -1,0 +1,211 @@
+package netvsc
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/ring"
+	"hvnet/rndis"
+	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
+)
+
+// A queue is one channel with what the driver keeps for it. Its goroutine takes
+// everything that the host sends on the channel; any sender puts packets into it
+// under the channel's producer lock.
+type queue struct {
+	s     *session
+	ch    *channel.Channel
+	index int
+
+	// Under the producer lock.
+	txns        transactions
+	waiting     []batch // what the full ring did not take
+	outstanding int     // sends of frames that the host has not completed
+	scratch     [512]byte
+	pages       [1]vmbus.PageRange
+	armed       bool // the host was asked to signal room
+
+	// stopped is set while the host is behind: no sender starts anything new.
+	stopped atomic.Bool
+
+	_ [64]byte // what follows is another goroutine's
+
+	receiver
+
+	budget  int // how long to linger, see linger
+	closing chan struct{}
+	ended   chan struct{}
+
+	unfinished atomic.Bool // the goroutine is at work, or the host is owed something
+
+	count *counter.Queue
+}
+
+func newQueue(s *session, ch *channel.Channel, index int) *queue {
+	q := &queue{s: s, ch: ch, index: index, closing: make(chan struct{}), ended: make(chan struct{}),
+		count: &counter.Queue{CPU: ch.VP}}
+	q.receiver.init()
+	return q
+}
+
+// run is the queue's goroutine. It sleeps until the host has rung, then works with
+// the doorbell masked until there is nothing left.
+func (q *queue) run() {
+	defer close(q.ended)
+	retry := time.NewTimer(time.Hour)
+	retry.Stop()
+	defer retry.Stop()
+	for {
+		var again <-chan time.Time
+		if len(q.owed) > 0 {
+			// The host takes no completions. It signals when it has made room,
+			// unless it is one that never does.
+			retry.Reset(time.Millisecond)
+			again = retry.C
+		}
+		select {
+		case <-q.ch.Event():
+		case <-again:
+		case <-q.closing:
+			return
+		case <-q.ch.Closed():
+			q.s.fail(fmt.Errorf("channel %d: %w", q.index, channel.ErrRescinded))
+			<-q.closing
+			return
+		}
+		q.unfinished.Store(true)
+		q.count.Add(counter.Wakeups, 1)
+		q.ch.In.Mask()
+		for q.poll() || q.linger() || !q.overdue() && q.ch.In.Unmask() {
+			select {
+			case <-q.closing:
+				return
+			default:
+			}
+		}
+		q.unfinished.Store(len(q.owed) > 0)
+		q.s.nudge()
+	}
+}
+
+const (
+	pollPackets = 64  // ring packets of one batch
+	lingerMax   = 128 // looks at an empty ring before going to sleep, of about 0.1 µs
+)
+
+// poll handles one batch of what the host has sent, and returns false if there was
+// nothing.
+func (q *queue) poll() bool {
+	q.begin()
+	packets := 0
+	if !q.overdue() {
+		for packets < pollPackets && q.room() {
+			b, err := q.ch.In.Next(q.buf)
+			if err == ring.ErrEmpty {
+				break
+			}
+			packets++
+			if err == ring.ErrTooBig {
+				q.badMessage()
+				continue
+			}
+			if err != nil {
+				q.s.fail(fmt.Errorf("channel %d: %w", q.index, errors.Join(err, q.ch.In.Err())))
+				return false
+			}
+			q.packet(b)
+		}
+		q.ch.Release()
+	}
+	q.deliver()
+	q.settle()
+	if packets >= 8 {
+		q.budget = max(q.budget, 8)
+	}
+	return packets > 0
+}
+
+// overdue reports whether the host owes room for so many completions that nothing
+// more is taken from it. One that keeps to the protocol never comes near.
+func (q *queue) overdue() bool { return len(q.owed) > q.s.rxSections }
+
+// linger looks at the empty ring for a while before the queue sleeps, if that was
+// worth it lately: a wake-up costs more than a few looks. A quiet queue never does.
+func (q *queue) linger() bool {
+	for range q.budget {
+		runtime.Gosched()
+		if !q.ch.In.Empty() {
+			q.budget = min(2*q.budget, lingerMax)
+			return true
+		}
+	}
+	q.budget /= 2
+	return false
+}
+
+// end stops the goroutine and waits for it.
+func (q *queue) end() {
+	close(q.closing)
+	<-q.ended
+}
+
+// release gives back what the host has not completed, after the channel was
+// closed: the host no longer has any of it.
+func (q *queue) release() {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+	q.txns.each(func(t *transaction) {
+		if t.kind == kindData {
+			q.s.n.count.Add(counter.TxLost, uint64(t.frames))
+			q.s.discard(&batch{section: t.section, run: t.run})
+		}
+		if t.kind == kindControl {
+			q.s.pages.give(t.run)
+		}
+	})
+	for i := range q.waiting {
+		q.s.n.count.Add(counter.TxLost, uint64(q.waiting[i].frames))
+		q.s.discard(&q.waiting[i])
+	}
+	q.waiting, q.outstanding = nil, 0
+}
+
+// A receiver is what a queue's goroutine gathers in one batch.
+type receiver struct {
+	buf    []byte                     // the packet being looked at,
+	ranges [maxRanges]vmbus.ByteRange // its ranges,
+	front  [rndis.PacketHeadSize]byte // the start of the message being looked at
+	info   rndis.Info                 // and its per-packet information
+
+	frames []nic.Frame
+	slots  []slot // of the frames' bytes
+	bytes  uint64
+
+	done []completion // of the host, to be looked up
+	owed []owed       // completions due to the host
+
+	delivering sync.Mutex // held while frames are with the sink
+}
+
+// A slot holds the private part of a received frame.
+type slot struct {
+	head [tagSize + nic.HeadLen]byte // a VLAN tag is put back in front
+	body [1][]byte
+}
+
+type completion struct {
+	id     uint64
+	status uint32
+}
+
+type owed struct {
+	id     uint64
+	failed bool
+}

@@ -1,0 +1,155 @@
+package netvsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hvnet/rndis"
+)
+
+// own waits for the right to change settings, and returns the function that gives
+// it up again.
+func (n *NIC) own(ctx context.Context) (release func(), err error) {
+	select {
+	case <-n.done:
+		return nil, ErrClosed
+	default:
+	}
+	select {
+	case n.owner <- struct{}{}:
+	case <-n.done:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, fmt.Errorf("netvsc: wait for another change of settings: %w", ctx.Err())
+	}
+	if err := n.failure(); err != nil {
+		<-n.owner
+		return nil, err
+	}
+	return func() { <-n.owner }, nil
+}
+
+// reconfigure is the one way in which settings of a NIC change: everything under
+// way is finished, the device is detached and attached anew with what is wanted,
+// or, if that fails, with what was. Senders and sources pause meanwhile, and then
+// go on. The caller owns the NIC.
+//
+// If neither attaches, the NIC stays without a device; another change of settings
+// tries again.
+func (n *NIC) reconfigure(ctx context.Context, want settings) error {
+	old := n.want
+	if err := n.detach(ctx); err != nil {
+		return err
+	}
+	s, err := n.attach(ctx, want)
+	if err == nil {
+		n.want = want
+	} else {
+		n.log.Warn("netvsc: change of settings failed, going back", "err", err)
+		// The caller's time may be what ran out.
+		tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.timeout)
+		defer cancel()
+		var restore error
+		if s, restore = n.attach(tctx, old); restore != nil {
+			return errors.Join(err, fmt.Errorf("go back to the settings before: %w", restore))
+		}
+		ctx = tctx
+	}
+	n.session.Store(s)
+	n.attached = true
+	if n.up {
+		return errors.Join(err, n.resume(ctx))
+	}
+	return err
+}
+
+// detach finishes everything under way and takes the session apart. If the host
+// doesn't let it finish, the NIC goes on as it was.
+func (n *NIC) detach(ctx context.Context) error {
+	if !n.attached {
+		return nil
+	}
+	s := n.session.Load()
+	if n.up {
+		if err := n.quiesce(ctx, s); err != nil {
+			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.timeout)
+			defer cancel()
+			return errors.Join(err, n.resume(tctx))
+		}
+	}
+	n.attached = false
+	if err := s.close(ctx); err != nil {
+		n.log.Warn("netvsc: detach", "err", err)
+	}
+	return nil
+}
+
+// quiesce stops frames in both directions and waits until the host has finished
+// what it has.
+func (n *NIC) quiesce(ctx context.Context, s *session) error {
+	n.gate.Lock()
+	n.flowing = false
+	n.gate.Unlock()
+	if err := s.filter(ctx, 0); err != nil {
+		return err
+	}
+	return s.drain(ctx)
+}
+
+// resume lets frames through again.
+func (n *NIC) resume(ctx context.Context) error {
+	s := n.session.Load()
+	s.draining.Store(false)
+	if err := s.filter(ctx, rndis.FilterDirected|rndis.FilterAllMulticast|rndis.FilterBroadcast); err != nil {
+		return err
+	}
+	n.gate.Lock()
+	n.flowing = true
+	n.gate.Unlock()
+	n.wakePumps()
+	return nil
+}
+
+// filter sets which frames the host passes on.
+func (s *session) filter(ctx context.Context, bits uint32) error {
+	return s.set(ctx, rndis.OIDCurrentPacketFilter, rndis.AppendUint32(nil, bits))
+}
+
+// Close takes the NIC down and gives everything back: memory, channels, goroutines.
+// Pumps return. It does so even if the host doesn't answer, and then says what the
+// host did not confirm. The device can be opened again. Closing twice is harmless.
+func (n *NIC) Close(ctx context.Context) error {
+	select {
+	case n.owner <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("netvsc: close: wait for another change of settings: %w", ctx.Err())
+	}
+	defer func() { <-n.owner }()
+	select {
+	case <-n.done:
+		return nil
+	default:
+	}
+	close(n.done)
+	n.interruptPumps()
+	if !n.attached {
+		return nil
+	}
+	s := n.session.Load()
+	var errs []error
+	if n.up && !s.broken() {
+		errs = append(errs, n.quiesce(ctx, s))
+	}
+	n.gate.Lock()
+	n.flowing = false
+	n.gate.Unlock()
+	errs = append(errs, s.close(ctx))
+	n.attached, n.up = false, false
+	n.setSink(nil)
+	n.log.Info("netvsc: device closed", "mac", s.mac)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("netvsc: close: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package netvsc
+
+import (
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/nvsp"
+	"hvnet/rndis"
+	"hvnet/vmbus"
+)
+
+const (
+	// maxRanges is how many ranges a receive packet may have. hv_netvsc takes
+	// as many from hosts that don't coalesce.
+	maxRanges = 375
+	// frameSlots is how many frames one batch can hold: the packet that crosses
+	// half of it ends the batch.
+	frameSlots = maxRanges + 128
+	// packetMax is the largest packet in bytes that a host may send: NVSP
+	// message, ranges and something to spare, as hv_netvsc has it.
+	packetMax = 24 + 562*8 + 40 + 64
+	// frontSize is how many of the first bytes of a message are copied for a
+	// look at its header: all per-packet information of today's hosts fits.
+	frontSize = 128
+	// tagSize is the size of an 802.1Q tag.
+	tagSize = 4
+)
+
+func (r *receiver) init() {
+	r.buf = make([]byte, packetMax)
+	r.frames = make([]nic.Frame, 0, frameSlots)
+	r.slots = make([]slot, frameSlots)
+	r.done = make([]completion, 0, pollPackets)
+	r.owed = make([]owed, 0, pollPackets)
+}
+
+// begin starts a batch.
+func (r *receiver) begin() {
+	r.frames, r.bytes = r.frames[:0], 0
+	r.done = r.done[:0]
+}
+
+// room reports whether another packet fits into the batch.
+func (r *receiver) room() bool { return len(r.frames) <= frameSlots-maxRanges }
+
+// badMessage counts a message that makes no sense and was dropped, badFrame one
+// with frames.
+func (q *queue) badMessage() { q.s.n.count.Add(counter.HostBadMessage, 1) }
+func (q *queue) badFrame()   { q.s.n.count.Add(counter.HostBadPacket, 1) }
+
+// packet handles one packet from the host, a private copy.
+func (q *queue) packet(b []byte) {
+	p, err := vmbus.ParsePacket(b)
+	if err != nil {
+		q.badMessage()
+		return
+	}
+	switch p.Type {
+	case vmbus.PacketTransferPages:
+		q.owe(p.TID, !q.transfer(&p))
+	case vmbus.PacketCompletion:
+		q.completed(&p)
+	case vmbus.PacketInBand:
+		q.message(&p)
+	default:
+		q.badMessage()
+	}
+}
+
+// transfer handles a packet of received messages, one in each range, and returns
+// whether all were good. Whatever is wrong with it, the host gets its completion,
+// so that the sections aren't lost to both sides.
+func (q *queue) transfer(p *vmbus.Packet) bool {
+	s := q.s
+	set, ranges, err := p.TransferPages(q.ranges[:0])
+	if err != nil || set != nvsp.ReceiveBufferID || len(ranges) == 0 {
+		q.badFrame()
+		return false
+	}
+	if _, err := nvsp.ParseRNDISPacket(p.Payload); err != nil {
+		q.badFrame()
+		return false
+	}
+	ok := true
+	for _, r := range ranges {
+		if !r.Within(len(s.rxMem)) || int64(r.Count) > int64(s.rxSectionSize) ||
+			!q.received(s.rxMem[r.Offset:int(r.Offset)+int(r.Count)]) {
+			q.badFrame()
+			ok = false
+		}
+	}
+	return ok
+}
+
+// received handles one RNDIS message in shared memory, and returns false if it is
+// to be refused. What decides is copied once and then used.
+func (q *queue) received(m []byte) bool {
+	front := q.front[:copy(q.front[:frontSize], m)]
+	h, err := rndis.ParseHeader(front, len(m))
+	if err != nil {
+		return false
+	}
+	if h.Type != rndis.TypePacket {
+		return q.s.control(h, front, m)
+	}
+	p, err := rndis.ParsePacket(front, len(m))
+	if err != nil && len(m) > frontSize {
+		// Perhaps only because there is more per-packet information than usual:
+		// everything is looked at anew in a longer copy.
+		front = q.front[:copy(q.front[:], m)]
+		p, err = rndis.ParsePacket(front, len(m))
+	}
+	if err != nil || p.DataLen < nic.MinFrame || p.DataLen > nic.MaxFrame {
+		return false
+	}
+	data := m[p.DataOffset : p.DataOffset+p.DataLen]
+	sl := &q.slots[len(q.frames)]
+	k := copy(sl.head[tagSize:], data)
+	q.frames = q.frames[:len(q.frames)+1]
+	f := &q.frames[len(q.frames)-1]
+	f.Head, f.Body, f.Channel = sl.head[tagSize:tagSize+k], nil, uint16(q.index)
+	f.Hash, f.HashKind = 0, nic.HashNone
+	if k < len(data) {
+		sl.body[0] = data[k:]
+		f.Body = sl.body[:]
+	}
+	q.bytes += uint64(p.DataLen)
+	if len(p.PPI) > 0 && !q.inform(f, sl, &p) {
+		q.frames = q.frames[:len(q.frames)-1]
+		q.bytes -= uint64(p.DataLen)
+		return false
+	}
+	return true
+}
+
+// inform applies the per-packet information to a frame. A tag that the host has
+// stripped goes back in front: a sink knows only frames.
+func (q *queue) inform(f *nic.Frame, sl *slot, p *rndis.Packet) bool {
+	if p.Info(&q.info) != nil {
+		return false
+	}
+	if q.info.Has&rndis.HasHash != 0 {
+		f.Hash, f.HashKind = q.info.Hash, nic.HashL4
+	}
+	if q.info.Has&rndis.HasVLAN != 0 {
+		const addresses = 12
+		copy(sl.head[:addresses], sl.head[tagSize:])
+		tag := sl.head[addresses : addresses+tagSize]
+		tag[0], tag[1] = 0x81, 0x00
+		tag[2], tag[3] = byte(q.info.VLAN>>8), byte(q.info.VLAN)
+		f.Head = sl.head[:tagSize+len(f.Head)]
+		q.bytes += tagSize
+	}
+	return true
+}
+
+// message handles an NVSP message that the host sends unasked.
+func (q *queue) message(p *vmbus.Packet) {
+	t, err := nvsp.PeekType(p.Payload)
+	if err != nil {
+		q.badMessage()
+		return
+	}
+	switch t {
+	case nvsp.TypeIndirectionTable:
+		m, err := nvsp.ParseIndirectionTable(p.Payload, q.s.version)
+		if err != nil {
+			q.badMessage()
+			return
+		}
+		q.s.table.Store(&m.Table)
+	case nvsp.TypeVFAssociation, nvsp.TypeSwitchDataPath:
+		// Of no use to a driver that has not announced SR-IOV. No answer is
+		// expected, whatever the packet's flag says.
+	default:
+		q.badMessage()
+	}
+}

@@ -1,0 +1,294 @@
+package netvsc
+
+import (
+	"sync"
+
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/rndis"
+)
+
+// headroom is what is kept free in front of a frame: the RNDIS header, without
+// per-packet information.
+const headroom = rndis.PacketHeaderSize
+
+// A batch is what one ring packet carries: RNDIS messages in a send section, the
+// last of which may go on in a page run; or one message in a page run alone.
+type batch struct {
+	mem     []byte // of the section
+	section int32  // or none
+	run     int32  // or none
+	runLen  int    // bytes in the run
+	used    int    // where the last message ends in the section
+	last    int    // where it begins
+	frames  uint32
+	bytes   uint32 // of the frames, without RNDIS
+}
+
+// A lane is where a sender collects what goes to one channel.
+type lane struct {
+	q     *queue
+	open  batch   // takes further frames if it has a section
+	ready []batch // waits for the producer lock
+	used  bool    // holds something since the last flush
+}
+
+// readyMax is how many ring packets a lane collects before it takes the lock.
+const readyMax = 16
+
+// A sender turns frames into batches. It belongs to one goroutine at a time and to
+// one attachment of the device.
+type sender struct {
+	mu    sync.Mutex // taken by Send; a pump's sender has one user
+	s     *session
+	lanes []lane
+	used  []*lane            // the lanes with something in them
+	told  *[tableSize]uint32 // the host's table
+	table [tableSize]*lane   // made from it
+
+	// Of a pump: where the next frame lands.
+	cur   *lane             // in the open batch of this lane,
+	spare batch             // or else in the section of this one, if it has one,
+	run   int32             // and on, or alone, in this page run
+	head  [nic.HeadLen]byte // private copy of what decides about the frame
+}
+
+func newSender(s *session) *sender {
+	t := &sender{s: s, lanes: make([]lane, len(s.queues)), used: make([]*lane, 0, len(s.queues)), spare: emptyBatch, run: none}
+	for i := range t.lanes {
+		t.lanes[i] = lane{q: s.queues[i], open: emptyBatch, ready: make([]batch, 0, readyMax)}
+	}
+	t.spread()
+	return t
+}
+
+var emptyBatch = batch{section: none, run: none}
+
+// Send copies frames into guest memory and hands them to the host. It returns how
+// many it has taken: it stops at the first frame whose channel is stopped, or for
+// which there is no memory, because the host is behind. It never blocks. It takes
+// none while the NIC is down or being reconfigured.
+//
+// queue says which caller this is, so that several don't wait for each other; any
+// number does. The channel is chosen by flow, see [NIC.Channels]. Frames that can
+// never be sent, longer than MTU and header or shorter than a header, are taken,
+// dropped and counted.
+func (n *NIC) Send(queue int, frames []nic.Frame) int {
+	n.gate.RLock()
+	defer n.gate.RUnlock()
+	if !n.flowing {
+		return 0
+	}
+	s := n.session.Load()
+	t := s.senders[uint(queue)%uint(len(s.senders))]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begin()
+	taken := 0
+	for i := range frames {
+		if !t.add(&frames[i]) {
+			break
+		}
+		taken++
+	}
+	t.flush()
+	return taken
+}
+
+// begin prepares for a batch of frames.
+func (t *sender) begin() {
+	if told := t.s.table.Load(); told != t.told {
+		t.told = told
+		t.spread()
+	}
+}
+
+// spread makes the table of lanes from the host's table, whose entries are the
+// host's word; or even, before the host has sent one.
+func (t *sender) spread() {
+	for i := range t.table {
+		c := uint32(i)
+		if t.told != nil {
+			c = t.told[i]
+		}
+		t.table[i] = &t.lanes[c%uint32(len(t.lanes))]
+	}
+}
+
+// lane returns the lane of the channel for a flow.
+func (t *sender) lane(hash uint32) *lane { return t.table[hash%tableSize] }
+
+// add copies a frame to its lane. It returns false if there is no way to take it now.
+func (t *sender) add(f *nic.Frame) bool {
+	s := t.s
+	n := f.Len()
+	if !s.sendable(n) {
+		return true
+	}
+	l := &t.lanes[0]
+	if len(t.lanes) > 1 {
+		hash := f.Hash
+		if f.HashKind == nic.HashNone {
+			hash = flow(f.Head)
+		}
+		l = t.lane(hash)
+	}
+	if l.q.stopped.Load() {
+		return false
+	}
+	mem := t.room(l, n)
+	if mem == nil {
+		return false
+	}
+	f.CopyTo(mem)
+	t.commit(l, n)
+	return true
+}
+
+// sendable reports whether a frame of n bytes can be sent, and counts it if not.
+func (s *session) sendable(n int) bool {
+	switch {
+	case n < nic.MinFrame:
+		s.n.count.Add(counter.TxMalformed, 1)
+	case n > s.maxFrame:
+		s.n.count.Add(counter.TxTooBig, 1)
+	default:
+		return true
+	}
+	return false
+}
+
+// room returns where a frame of n bytes goes in the lane: behind the last one in
+// the open section, else in a section of its own, else in a page run. It returns
+// nil if there is nothing left.
+func (t *sender) room(l *lane, n int) []byte {
+	s := t.s
+	if l.open.section != none {
+		if at := s.next(&l.open); l.open.frames < s.maxPackets && at+headroom+n <= s.limit {
+			return l.open.mem[at+headroom : at+headroom+n]
+		}
+		t.post(l)
+	}
+	if headroom+n <= s.limit {
+		if t.openSection(&l.open) {
+			return l.open.mem[headroom : headroom+n]
+		}
+		s.n.count.Add(counter.TxSendFull, 1)
+	}
+	if l.open.run = s.runs.take(); l.open.run == none {
+		return nil
+	}
+	return s.runs.bytes(l.open.run)[headroom : headroom+n]
+}
+
+// openSection gives an empty batch a section.
+func (t *sender) openSection(b *batch) bool {
+	i := t.s.sections.take()
+	if i == none {
+		return false
+	}
+	b.section, b.mem = i, t.s.sections.bytes(i)
+	return true
+}
+
+// commit accounts for a frame of n bytes that is where room said.
+func (t *sender) commit(l *lane, n int) {
+	t.touch(l)
+	if l.open.section != none {
+		t.s.message(&l.open, n, n)
+		return
+	}
+	t.s.messageInRun(&l.open, n)
+	t.post(l)
+}
+
+func (t *sender) touch(l *lane) {
+	if !l.used {
+		l.used = true
+		t.used = append(t.used, l)
+	}
+}
+
+// next returns where the next message begins in a batch's section.
+func (s *session) next(b *batch) int { return (b.used + s.align - 1) &^ (s.align - 1) }
+
+// message writes the RNDIS header for a frame of n bytes, the first here of which
+// are in the section and the rest in the batch's page run.
+func (s *session) message(b *batch, n, here int) {
+	at := s.next(b)
+	if b.frames > 0 {
+		// A message that another one follows is padded, and its length says so.
+		clear(b.mem[b.used:at])
+		rndis.SetPacketLength(b.mem[b.last:], at-b.last)
+	}
+	rndis.PutPacket(b.mem[at:], n, nil)
+	b.last, b.used = at, at+headroom+here
+	b.frames++
+	b.bytes += uint32(n)
+}
+
+// messageInRun writes the RNDIS header for a frame of n bytes that is in the
+// batch's page run alone.
+func (s *session) messageInRun(b *batch, n int) {
+	rndis.PutPacket(s.runs.bytes(b.run), n, nil)
+	b.runLen = headroom + n
+	b.frames, b.bytes = 1, uint32(n)
+}
+
+// post closes the lane's open batch.
+func (t *sender) post(l *lane) {
+	if l.open.frames > 0 {
+		if len(l.ready) == readyMax {
+			l.flush()
+		}
+		l.ready = append(l.ready, l.open)
+	} else {
+		t.s.discard(&l.open)
+	}
+	l.open = emptyBatch
+	if t.cur == l {
+		t.cur = nil
+	}
+}
+
+// flush hands everything that was collected to the channels. It returns a queue
+// that is stopped now, if any.
+func (t *sender) flush() (stopped *queue) {
+	for _, l := range t.used {
+		t.post(l)
+		l.flush()
+		l.used = false
+		if l.q.stopped.Load() {
+			stopped = l.q
+		}
+	}
+	t.used = t.used[:0]
+	return stopped
+}
+
+// flush puts the lane's batches into the ring: the lock is taken once, the host
+// signalled at most once.
+func (l *lane) flush() {
+	if len(l.ready) == 0 {
+		return
+	}
+	q := l.q
+	q.ch.Lock()
+	for i := range l.ready {
+		q.put(&l.ready[i])
+	}
+	q.ch.Flush()
+	q.watermark()
+	q.ch.Unlock()
+	l.ready = l.ready[:0]
+}
+
+// discard gives back the memory of a batch that is not sent.
+func (s *session) discard(b *batch) {
+	if b.section != none {
+		s.sections.give(b.section)
+	}
+	if b.run != none {
+		s.runs.give(b.run)
+	}
+}
