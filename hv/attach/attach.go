@@ -35,6 +35,10 @@ const helloTimeout = 5 * time.Second
 // ErrInUse is returned by [Listen] if a live host listens on the path.
 var ErrInUse = errors.New("in use by a running host")
 
+// ErrNoHost is returned by [Dial] if there is a socket on which nobody listens: what
+// a host leaves that was killed.
+var ErrNoHost = errors.New("nobody listens there any more")
+
 // ErrRefused is returned by [Dial] if the host does not want the guest; the error
 // has the host's reason.
 var ErrRefused = errors.New("the host refused")
@@ -95,9 +99,11 @@ type ListenConfig struct {
 	TrustMemory bool
 	// Limits bound what one guest can make the host hold.
 	Limits hv.Limits
-	// Check refuses a guest by returning an error, whose text the guest is
-	// told. It may be called from several goroutines.
-	Check func(Hello) error
+	// Admit, if not nil, is asked before a guest is let in. Its error refuses
+	// the guest, who is told the text. It may be called from several
+	// goroutines. A guest that was let in may still be gone before Accept
+	// returns it.
+	Admit func(Hello) error
 	// Log, if not nil, is told of guests that were refused.
 	Log *slog.Logger
 }

@@ -106,7 +106,7 @@ func TestHello(t *testing.T) {
 }
 
 func TestRefusedByHost(t *testing.T) {
-	_, path := listen(t, attach.ListenConfig{Check: func(h attach.Hello) error {
+	_, path := listen(t, attach.ListenConfig{Admit: func(h attach.Hello) error {
 		return errors.New("the name " + h.Name + " is taken")
 	}})
 	_, err := attach.Dial(t.Context(), path, attach.Hello{Name: "g1", VPs: 1})
@@ -163,6 +163,9 @@ func TestPath(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
+	if _, err := attach.Dial(t.Context(), path, attach.Hello{VPs: 1}); !errors.Is(err, attach.ErrNoHost) {
+		t.Errorf("dial of a stale socket: %v", err)
+	}
 	again, err := attach.Listen(path, attach.ListenConfig{})
 	if err != nil {
 		t.Fatalf("stale socket: %v", err)

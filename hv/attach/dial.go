@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +14,8 @@ import (
 )
 
 // Dial attaches to the host that listens on path. It tries once: the error is
-// os.ErrNotExist if there is no socket, ErrRefused if the host does not want the
-// guest, and says so if nobody listens. ctx ends only the attaching.
+// os.ErrNotExist if there is no socket, ErrNoHost if nobody listens on it, and
+// ErrRefused if the host does not want the guest. ctx ends only the attaching.
 func Dial(ctx context.Context, path string, h Hello) (hv.Partition, error) {
 	p, err := dial(ctx, path, h)
 	if err != nil {
@@ -35,7 +36,7 @@ func dial(ctx context.Context, path string, h Hello) (*partition, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "unixpacket", name)
 	if err != nil {
 		if errors.Is(err, unix.ECONNREFUSED) {
-			return nil, fmt.Errorf("nobody listens there any more: %w", err)
+			return nil, ErrNoHost
 		}
 		return nil, err
 	}
@@ -52,11 +53,8 @@ func (p *partition) attach(ctx context.Context, h Hello) error {
 	if err := checkPeer(p.conn); err != nil {
 		return fmt.Errorf("memory is given to no host of another user: %w", err)
 	}
-	deadline, ok := ctx.Deadline()
-	if limit := time.Now().Add(helloTimeout); !ok || limit.Before(deadline) {
-		deadline = limit
-	}
-	p.conn.SetDeadline(deadline)
+	ctx, cancel := context.WithTimeoutCause(ctx, helloTimeout, fmt.Errorf("no answer within %v: %w", helloTimeout, os.ErrDeadlineExceeded))
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
@@ -101,7 +99,7 @@ func (p *partition) attach(ctx context.Context, h Hello) error {
 	if !stop() {
 		return context.Cause(ctx)
 	}
-	return p.conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // welcomed checks the answer to the hello and takes the doorbells.

@@ -187,8 +187,8 @@ func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, er
 	if len(x.fds) != len(h.regions) {
 		return nil, hv.StatusInvalidParameter, fmt.Errorf("%d descriptors for %d regions of memory", len(x.fds), len(h.regions))
 	}
-	if l.config.Check != nil {
-		if err := l.config.Check(h.Hello); err != nil {
+	if l.config.Admit != nil {
+		if err := l.config.Admit(h.Hello); err != nil {
 			return nil, hv.StatusAccessDenied, err
 		}
 	}
