@@ -1,0 +1,158 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/vmbus/channel"
+)
+
+// settle carries out those actions of the machine that only touch the bus, and
+// returns the others, in order. The caller holds the lock.
+func (b *Bus) settle() (rest []action) {
+	out := b.m.out
+	b.m.out = nil
+	for _, a := range out {
+		switch a := a.(type) {
+		case answer:
+			if w := b.waiters[a.wait]; w != nil {
+				delete(b.waiters, a.wait)
+				w <- a // has room
+			}
+		case arrived:
+			close(b.changed)
+			b.changed = make(chan struct{})
+		case lost:
+			b.lose(a.ch)
+		case drop:
+			b.log.Info("message of the host dropped", "type", a.message.String(), "why", a.why)
+		default:
+			rest = append(rest, a)
+		}
+	}
+	return rest
+}
+
+// lose tells the users of a channel that the host has taken it away.
+func (b *Bus) lose(ch *chanState) {
+	if c := b.relids[ch.offer.Relid].Load(); c != nil {
+		c.Close()
+		c.Wake()
+	}
+	if d := b.devices[ch]; d != nil {
+		delete(b.devices, ch)
+		close(d.gone)
+	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// perform does what settle left: posting and freeing. After a message that could
+// not be posted it posts no other, for they may belong together.
+func (b *Bus) perform(ctx context.Context, todo []action) error {
+	var failed error
+	var errs []error
+	for _, a := range todo {
+		switch a := a.(type) {
+		case post:
+			if failed == nil {
+				failed = b.post(ctx, a)
+			}
+		case free:
+			errs = append(errs, b.p.Free(a.region))
+		}
+	}
+	return errors.Join(append(errs, failed)...)
+}
+
+// post posts a message, again while the host's port is full. As in Linux the wait
+// doubles from little to some milliseconds. A connection id that isn't there may
+// be about to come, but for the one that hosts before 5.0 don't have.
+func (b *Bus) post(ctx context.Context, a post) error {
+	b.trace("to host", a.message)
+	for delay := 10 * time.Microsecond; ; delay = min(2*delay, 10*time.Millisecond) {
+		err := b.p.PostMessage(a.conn, a.message)
+		if !errors.Is(err, hv.StatusInsufficientBuffers) && !errors.Is(err, hv.StatusInsufficientMemory) {
+			return err
+		}
+		select {
+		case <-time.After(delay):
+		case <-b.p.Done():
+			return channel.ErrRescinded
+		case <-ctx.Done():
+			return fmt.Errorf("wait for room in the host's message port: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// tell has the machine do something that needs no answer.
+func (b *Bus) tell(ctx context.Context, f func(*machine)) error {
+	b.mu.Lock()
+	f(b.m)
+	todo := b.settle()
+	b.mu.Unlock()
+	return b.perform(ctx, todo)
+}
+
+// ask has the machine ask the host for something, and waits for the answer. what
+// names the answer.
+func (b *Bus) ask(ctx context.Context, what string, f func(*machine) (wait, error)) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
+	defer cancel()
+
+	b.mu.Lock()
+	w, err := f(b.m)
+	if err != nil {
+		b.mu.Unlock()
+		return answer{}, err
+	}
+	got := make(chan answer, 1)
+	b.waiters[w] = got
+	todo := b.settle()
+	b.mu.Unlock()
+
+	err = b.perform(ctx, todo)
+	if err == nil {
+		select {
+		case a := <-got:
+			return a, a.err
+		case <-b.p.Done():
+			err = fmt.Errorf("wait for %s: %w: %w", what, channel.ErrRescinded, hv.ErrGone)
+		case <-ctx.Done():
+			err = fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case a := <-got: // in the meantime
+		return a, a.err
+	default:
+	}
+	delete(b.waiters, w)
+	b.m.abandon(w)
+	return answer{}, err
+}
+
+// await waits until ready says so, which is asked whenever offers come or go.
+func (b *Bus) await(ctx context.Context, ready func(*machine) (bool, error)) error {
+	for {
+		b.mu.Lock()
+		ok, err := ready(b.m)
+		changed := b.changed
+		b.mu.Unlock()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-b.p.Done():
+			return fmt.Errorf("%w: %w", channel.ErrRescinded, hv.ErrGone)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
