@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,24 +264,38 @@ func TestDHCPFrameGolden(t *testing.T) {
 	}
 }
 
+// FuzzDHCP gives server and client any message in an intact frame.
 func FuzzDHCP(f *testing.F) {
-	var seed sync.Once
-	c := NewLeaseClient(hostMAC(2), sinkFunc(func(frames []nic.Frame) { seed.Do(func() { f.Add(frames[0].Head) }) }))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	c.Obtain(ctx)
-	cancel()
+	m, err := dhcpv4.NewDiscovery(net.HardwareAddr{0, 0x15, 0x5d, 0, 1, 2})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.ToBytes())
+	m, err = dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), wanting(host4(200)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.ToBytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		srv := newLeaseTable(gatewayMAC, gateway4, 1500)
-		c := NewLeaseClient(hostMAC(2), sinkFunc(func([]nic.Frame) {}))
-		c.WriteFrames([]nic.Frame{{Head: b}})
-		reply, err := srv.serve(b, time.Now())
-		if err != nil {
+		if len(b) > 1400 {
 			return
 		}
-		m, err := parseDHCPFrame(reply, dhcpClientPort)
-		if err != nil {
-			t.Fatalf("request %x: reply %x: %v", b, reply, err)
+		frame := dhcpFrame{
+			srcMAC: hostMAC(2), dstMAC: nic.Broadcast, src: netip.IPv4Unspecified(), dst: broadcast4,
+			srcPort: dhcpClientPort, dstPort: dhcpServerPort,
 		}
-		leaseOf(m.msg)
+		srv := newLeaseTable(gatewayMAC, gateway4, 1500)
+		reply, err := srv.serve(frame.wrap(b), time.Now())
+		if err == nil {
+			if _, err := parseDHCPFrame(reply, dhcpClientPort); err != nil {
+				t.Fatalf("request %x: reply %x: %v", b, reply, err)
+			}
+		}
+		frame.dstPort = dhcpClientPort
+		c := NewLeaseClient(hostMAC(2), sinkFunc(func([]nic.Frame) {}))
+		c.WriteFrames([]nic.Frame{{Head: frame.wrap(b)}})
+		if m, err := dhcpv4.FromBytes(b); err == nil {
+			leaseOf(m)
+		}
 	})
 }

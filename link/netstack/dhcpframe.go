@@ -32,8 +32,10 @@ type dhcpFrame struct {
 }
 
 // marshal returns the Ethernet frame.
-func (f *dhcpFrame) marshal() []byte {
-	payload := f.msg.ToBytes()
+func (f *dhcpFrame) marshal() []byte { return f.wrap(f.msg.ToBytes()) }
+
+// wrap returns an Ethernet frame with the payload in place of the message.
+func (f *dhcpFrame) wrap(payload []byte) []byte {
 	const headers = header.EthernetMinimumSize + header.IPv4MinimumSize + header.UDPMinimumSize
 	b := make([]byte, headers, headers+len(payload))
 	src, dst := toAddress(f.src), toAddress(f.dst)
