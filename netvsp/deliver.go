@@ -1,0 +1,193 @@
+package netvsp
+
+import (
+	"encoding/binary"
+
+	"hvnet/hv"
+	"hvnet/nic"
+	"hvnet/nvsp"
+	"hvnet/ring"
+	"hvnet/rndis"
+	"hvnet/vmbus"
+)
+
+// maxRanges is how many frames one ring packet carries. Guests take up to 375, but
+// return the sections of a packet together: shorter ones come back sooner.
+const maxRanges = 64
+
+// receiveView is the receive buffer as deliveries use it.
+type receiveView struct {
+	mem     []byte
+	size    int    // of a section
+	offset  int    // of the frame in it
+	longest int    // frame without tag
+	message []byte // the NVSP message of every packet with frames
+	control []byte // and of those with control messages
+}
+
+// delivery is the working memory of a delivery.
+type delivery struct {
+	ids    [maxRanges]int32
+	ranges [maxRanges]vmbus.ByteRange
+	head   []byte
+	n      int
+	tally  [drops]uint64
+}
+
+// setReceive takes a receive buffer into use. next is the links of its sections,
+// shared by all queues. The caller holds the producer lock.
+func (q *queue) setReceive(b *buffer, next []int32, c *control) {
+	m := nvsp.RNDISPacket{Channel: nvsp.ChannelData, Section: nvsp.NoSection}
+	offset := c.profile.DataOffset
+	q.receive = &receiveView{mem: b.mapping.Bytes, size: b.size, offset: offset, longest: min(c.mtu, b.size-offset)}
+	q.receive.message = c.pad(m.Append(nil))
+	m.Channel = nvsp.ChannelControl
+	q.receive.control = c.pad(m.Append(nil))
+	q.data = newSections(next)
+	q.control = newSections(next)
+	q.delivery.head = make([]byte, 0, 24+8*maxRanges)
+}
+
+// dropReceive ends the use of the receive buffer; control messages that wait for a
+// section have nowhere to go. The caller holds the producer lock.
+func (q *queue) dropReceive() {
+	q.receive = nil
+	q.data, q.control = sections{}, sections{}
+	q.replies = nil
+}
+
+// reserve is how much of the ring frames leave to answers, so that a guest that
+// takes many frames still learns what became of its own.
+func (q *queue) reserve() int { return min(8<<10, q.ch.Out.Size()/4) }
+
+// deliver writes frames into receive sections of the guest and tells it, in one
+// batch. It is called from any goroutine.
+func (q *queue) deliver(frames []nic.Frame) {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+	if err := hv.Guard(func() { q.write(frames) }); err != nil {
+		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
+		q.blame(err)
+	}
+}
+
+// blame finds out whose memory is gone. The frames' sender looks after its own; if
+// it is ours, the session ends.
+func (q *queue) blame(err error) {
+	taken := q.delivery.ids[:q.delivery.n]
+	q.delivery.n = 0
+	if q.receive == nil {
+		return
+	}
+	ours := hv.Guard(func() {
+		for _, id := range taken {
+			for at := int(id) * q.receive.size; at < (int(id)+1)*q.receive.size; at += hv.PageSize / 2 {
+				q.receive.mem[at] = 0
+			}
+		}
+	})
+	q.data.putBack(taken)
+	if ours != nil {
+		q.s.fault(err)
+	}
+}
+
+// write is deliver with the producer lock held.
+func (q *queue) write(frames []nic.Frame) {
+	d := &q.delivery
+	r := q.receive
+	switch {
+	case r == nil:
+		q.count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
+		return
+	case q.s.filter.Load() == 0:
+		q.count.rxDropped[DropFilter].Add(uint64(len(frames)))
+		return
+	}
+	var sent, sentBytes uint64
+	room := 0 // frames that the current packet may still take
+	for i := range frames {
+		f := &frames[i]
+		n := f.Len()
+		if room == 0 {
+			q.flushFrames()
+			if room = q.room(); room == 0 {
+				d.tally[DropRingFull] += uint64(len(frames) - i)
+				break
+			}
+		}
+		var info rndis.Info
+		tagged := len(f.Head) >= nic.HeaderLen+vlanTag && binary.BigEndian.Uint16(f.Head[12:]) == 0x8100
+		if tagged {
+			n -= vlanTag
+			info.Has, info.VLAN = rndis.HasVLAN, binary.BigEndian.Uint16(f.Head[14:])
+		}
+		if n > r.longest {
+			d.tally[DropTooLong]++
+			continue
+		}
+		id, ok := q.data.take()
+		if !ok {
+			d.tally[DropNoSection]++
+			continue
+		}
+		d.ids[d.n] = id
+		d.n++
+		at := int(id) * r.size
+		section := r.mem[at : at+r.size : at+r.size]
+		if tagged {
+			rndis.PutPacketAt(section, r.offset, n, &info)
+			b := section[r.offset:]
+			k := copy(b, f.Head[:12])
+			k += copy(b[k:], f.Head[12+vlanTag:])
+			for _, p := range f.Body {
+				k += copy(b[k:], p)
+			}
+		} else {
+			rndis.PutPacketAt(section, r.offset, n, nil)
+			f.CopyTo(section[r.offset:])
+		}
+		d.ranges[d.n-1] = vmbus.ByteRange{Count: uint32(r.offset + n), Offset: uint32(at)}
+		room--
+		sent++
+		sentBytes += uint64(n)
+	}
+	q.flushFrames()
+	q.ch.Flush()
+	q.count.rxFrames.Add(sent)
+	q.count.rxBytes.Add(sentBytes)
+	for i, n := range d.tally {
+		if n > 0 {
+			q.count.rxDropped[i].Add(n)
+			d.tally[i] = 0
+		}
+	}
+}
+
+// room returns how many frames one more packet may carry.
+func (q *queue) room() int {
+	if len(q.pending) > 0 || len(q.replies) > maxReplies/2 {
+		return 0 // answers first
+	}
+	free := q.ch.Out.Free() - q.reserve() - ring.Need(24+nvsp.MaxSize)
+	return min(max(free/8, 0), maxRanges)
+}
+
+// flushFrames puts the packet with the frames so far into the ring. There is room:
+// nobody else has had the lock since room was asked.
+func (q *queue) flushFrames() {
+	d := &q.delivery
+	if d.n == 0 {
+		return
+	}
+	ids := d.ids[:d.n]
+	ranges := d.ranges[:d.n]
+	d.n = 0
+	d.head = vmbus.AppendTransferPages(d.head[:0], uint64(ids[0]), nvsp.ReceiveBufferID, ranges)
+	if err := q.ch.Out.Put(d.head, q.receive.message); err != nil {
+		q.data.putBack(ids)
+		d.tally[DropRingFull] += uint64(len(ids))
+		return
+	}
+	q.data.give(ids)
+}

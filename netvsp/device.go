@@ -1,0 +1,124 @@
+// Package netvsp is the emulated network device of a Hyper-V host: what a netvsc
+// driver in a guest finds behind a channel of class NIC. It speaks NVSP and RNDIS
+// with the guest and hands frames to a port of whatever is behind, a switch as a
+// rule; frames for the guest come in as to any other [nic.Sink].
+//
+// A [Device] is one NIC with its MAC and lasts; a guest may connect to it, go and
+// come back. [Device.Backend] joins it to a guest's bus. The state machines of NVSP
+// and RNDIS are values without channel and clock (control, adapter); around them
+// are, for each open channel, a goroutine that takes what the guest sends, and the
+// goroutines of others that deliver frames.
+//
+// The guest is hostile. Everything of it that is looked at is copied first, and the
+// copy is what travels on: of each frame the first [nic.HeadLen] bytes, while the
+// rest stays in the guest's memory until the receiver copies it, the one copy on
+// the way from guest to guest. A message that is wrong is answered as NVSP says,
+// counted and dropped. A guest that does not take what it is sent loses frames, and
+// nobody else waits for it.
+//
+// The protocol is that of Linux hyperv_net.h and MS-RNDIS, the order rules and
+// limits those of Hyper-V's virtual switch.
+package netvsp
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"hvnet/netvsp/profile"
+	"hvnet/nic"
+	"hvnet/vmbus/channel"
+)
+
+// A Config says what NIC a device is.
+type Config struct {
+	Name    string          // of the port; guests show it as the interface's alias
+	MAC     nic.MAC         // the permanent address
+	Profile profile.Profile // the host release to be; zero means the default one
+	// AllowSpoofing lets the guest send with any source address and change its
+	// own. Otherwise such frames are dropped and counted, as on Hyper-V.
+	AllowSpoofing bool
+	// Log gets what guests do wrong; nil means nothing is logged.
+	Log *slog.Logger
+	// Fault is called, from a goroutine of the device, when guest memory that it
+	// uses is not there any more. Whoever attached the guest then closes it. nil
+	// means the device just stops.
+	Fault func(error)
+}
+
+// A Port is where the frames of the guest go.
+type Port interface {
+	nic.Sink
+	Close()
+}
+
+// A Device is one emulated NIC. It is the sink for frames to its guest; without a
+// guest that wants them they are dropped and counted.
+type Device struct {
+	cfg     Config
+	log     *slog.Logger
+	connect func(sink nic.Sink) (Port, error)
+
+	live atomic.Pointer[session] // nil while no guest has the primary channel open
+
+	mu   sync.Mutex
+	port Port // from the first open to the guest's end
+	link nic.LinkState
+
+	lost counters // of guests that have left, and of frames that met none
+}
+
+// New returns a device. When a guest opens it, connect joins it to its port: sink
+// is the device. If that fails the guest's channel is refused.
+func New(cfg Config, connect func(sink nic.Sink) (Port, error)) *Device {
+	if cfg.Profile.Name == "" {
+		cfg.Profile, _ = profile.Lookup(profile.Default)
+	}
+	d := &Device{cfg: cfg, log: cfg.Log, connect: connect}
+	d.link = nic.LinkState{Up: true, Mbps: cfg.Profile.LinkMbps}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.log = d.log.With("port", cfg.Name)
+	return d
+}
+
+// Backend returns the device as the bus of one guest drives it. One guest at a
+// time has the device.
+func (d *Device) Backend(bus channel.Bus) channel.Backend { return &backend{d: d, bus: bus} }
+
+// WriteFrames delivers frames to the guest. It never blocks: what the guest has no
+// room for is dropped and counted.
+func (d *Device) WriteFrames(frames []nic.Frame) {
+	if s := d.live.Load(); s != nil {
+		s.deliver(frames)
+		return
+	}
+	d.lost.rxDropped[DropNoGuest].Add(uint64(len(frames)))
+}
+
+// open joins the device to its port, if it is not joined yet.
+func (d *Device) open() (Port, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.port != nil {
+		return d.port, nil
+	}
+	port, err := d.connect(d)
+	if err != nil {
+		return nil, err
+	}
+	d.port = port
+	return port, nil
+}
+
+// leave takes the device off its port.
+func (d *Device) leave() {
+	d.mu.Lock()
+	port := d.port
+	d.port = nil
+	d.mu.Unlock()
+	if port != nil {
+		port.Close()
+	}
+}

@@ -1,0 +1,300 @@
+package netvsp
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/nvsp"
+	"hvnet/ring"
+	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
+)
+
+// Bounds on what a guest can make a queue do or hold.
+const (
+	maxRound   = 64      // ring packets that are taken in one go
+	maxReplies = 64      // control messages that wait for a section
+	maxPacket  = 8 << 10 // bytes of a ring packet: descriptor, page list and NVSP message
+	maxSend    = 128 << 10
+	maxControl = 8 << 10 // bytes of an RNDIS control message
+	maxSpans   = 96      // runs of pages of one ring packet
+)
+
+// retry is how often a queue that waits for room looks by itself, for guests that
+// don't signal when they make some.
+const retry = 5 * time.Millisecond
+
+// outgoing is an NVSP message for the guest: a completion, or a message of its own.
+type outgoing struct {
+	completion bool
+	tid        uint64
+	payload    []byte
+}
+
+// A queue is one open channel of the device. Its goroutine takes what the guest
+// sends; any goroutine delivers frames to it.
+type queue struct {
+	s     *session
+	ch    *channel.Channel
+	index int
+
+	quit, exited chan struct{}
+	once         sync.Once
+
+	// The goroutine's own. work is held while frames of a batch are on their way,
+	// that is, while the send buffer is looked at.
+	work    sync.Mutex
+	sendBuf buffer
+	longest int // frame in bytes, tag included
+	okBytes []byte
+	noBytes []byte // payloads of the completions of data: success and failure
+	packet  [maxPacket]byte
+	spans   [maxSpans]vmbus.Span
+	src     scatter
+	batch   batch
+	done    []outgoing
+	freed   []uint64
+	ask     request
+	blocked bool // answers are left for want of room in the ring
+	offer   int  // sub-channels to offer once the answer is in the ring
+
+	// Under the channel's producer lock.
+	receive  *receiveView
+	control  sections // for control messages; the primary's only
+	data     sections
+	pending  []outgoing // what did not fit into the ring
+	replies  [][]byte   // control messages that wait for a section or for room
+	delivery delivery
+
+	count counters
+}
+
+// A request is a control message that ends a round: it is handled when no lock is
+// held and no frame on its way.
+type request struct {
+	kind   requestKind
+	msg    []byte
+	tid    uint64
+	answer bool // the guest asked for a completion
+}
+
+type requestKind uint8
+
+const (
+	requestNone requestKind = iota
+	requestNVSP
+	requestRNDIS
+)
+
+func newQueue(s *session, ch *channel.Channel) *queue {
+	q := &queue{s: s, ch: ch, index: ch.Index, quit: make(chan struct{}), exited: make(chan struct{})}
+	q.batch.init()
+	q.src.pieces = make([][]byte, 0, maxSpans+1)
+	q.done = make([]outgoing, 0, maxRound+1)
+	q.freed = make([]uint64, 0, maxRound)
+	return q
+}
+
+// limits takes what was negotiated. The caller holds work.
+func (q *queue) limits(c *control) {
+	q.longest = c.mtu + vlanTag
+	q.okBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+	q.noBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusFail}.Append(nil))
+}
+
+// setSend takes a send buffer, or none, into use. The caller holds work.
+func (q *queue) setSend(b *buffer) { q.sendBuf = *b }
+
+// start runs the queue's goroutine.
+func (q *queue) start() {
+	go func() {
+		defer close(q.exited)
+		if err := hv.Guard(q.run); err != nil {
+			q.s.fault(err)
+		}
+	}()
+}
+
+// stop ends the goroutine and closes the queue for deliveries.
+func (q *queue) stop() {
+	q.once.Do(func() { close(q.quit) })
+	<-q.exited
+	q.ch.Lock()
+	q.dropReceive()
+	q.ch.Unlock()
+}
+
+// run takes what the guest sends until the queue is stopped. While there is work
+// the guest need not ring, and before the goroutine sleeps it looks a few times
+// more, the more often the more there was to do: an idle channel costs nothing, a
+// busy one no doorbells.
+func (q *queue) run() {
+	in := q.ch.In
+	timer := time.NewTimer(retry)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		in.Mask()
+		handled, blocked := q.rounds()
+		if q.stopped() {
+			return
+		}
+		var tick <-chan time.Time
+		if blocked {
+			timer.Reset(retry)
+			tick = timer.C
+		} else if q.lookAgain(handled) || in.Err() == nil && in.Unmask() {
+			continue
+		}
+		if in.Err() != nil {
+			q.bad("the guest's ring", in.Err())
+			<-q.quit // nothing that comes out of this ring can be believed
+			return
+		}
+		select {
+		case <-q.ch.Event():
+			q.count.wakeups.Add(1)
+		case <-tick:
+		case <-q.quit:
+			return
+		case <-q.ch.Closed():
+			<-q.quit
+			return
+		}
+	}
+}
+
+// stopped reports whether the queue is to end.
+func (q *queue) stopped() bool {
+	select {
+	case <-q.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// lookAgain reports whether new work comes soon after some was done.
+func (q *queue) lookAgain(handled int) bool {
+	for range min(handled, maxRound) {
+		runtime.Gosched()
+		if !q.ch.In.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// rounds takes all that is there. blocked means that it stopped because the guest
+// leaves no room for answers; then nothing more is taken before there is some.
+func (q *queue) rounds() (handled int, blocked bool) {
+	if q.blocked && q.finish() {
+		return 0, true
+	}
+	for {
+		n := q.round()
+		handled += n
+		q.handle()
+		blocked = q.finish()
+		if blocked || n == 0 || q.stopped() {
+			return handled, blocked
+		}
+	}
+}
+
+// round takes a batch of ring packets and sends their frames on. It ends early at a
+// control message.
+func (q *queue) round() (n int) {
+	q.work.Lock()
+	defer q.work.Unlock()
+	q.s.mem.RLock()
+	defer q.s.mem.RUnlock()
+	for n < maxRound && q.ask.kind == requestNone {
+		b, err := q.ch.In.Next(q.packet[:])
+		if err == ring.ErrTooBig {
+			q.bad("a ring packet that is too long", err)
+			n++
+			continue
+		}
+		if err != nil {
+			break // empty, or corrupt, which run looks at
+		}
+		n++
+		q.take(b)
+	}
+	q.emit()
+	return n
+}
+
+// handle does what a control message asks for.
+func (q *queue) handle() {
+	r := q.ask
+	if r.kind == requestNone {
+		return
+	}
+	q.ask = request{}
+	out := outgoing{completion: true, tid: r.tid}
+	if r.kind == requestNVSP {
+		out.payload = q.s.handleNVSP(r.msg)
+	} else if out.payload = q.noBytes; q.s.handleRNDIS(r.msg) == nvsp.StatusSuccess {
+		out.payload = q.okBytes
+	}
+	if r.answer {
+		q.done = append(q.done, out)
+	}
+}
+
+// finish ends a round: sections that the guest returned are free again, answers go
+// out, the ring memory is released. It reports whether answers are left.
+func (q *queue) finish() (blocked bool) {
+	for range q.answer() {
+		q.bad("a completion of what was not sent", nil)
+	}
+	q.ch.Release()
+	if q.offer > 0 && !q.blocked {
+		n := q.offer
+		q.offer = 0
+		if err := q.s.bus.OfferSubChannels(n); err != nil {
+			q.s.d.log.Warn("offer sub-channels", "err", err)
+		}
+	}
+	return q.blocked
+}
+
+// answer is the part of finish that needs the producer lock. It returns how many
+// completions of the guest were for nothing, and sets blocked.
+func (q *queue) answer() (unknown int) {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+	for _, id := range q.freed {
+		if q.data.giveBack(id) == 0 && q.control.giveBack(id) == 0 {
+			unknown++
+		}
+	}
+	q.freed = q.freed[:0]
+	q.pending = append(q.pending, q.done...)
+	q.done = q.done[:0]
+	for {
+		sent := q.putPending() && q.putReplies()
+		q.ch.Flush()
+		if sent {
+			if q.blocked {
+				q.ch.Out.StopAwaiting()
+				q.blocked = false
+			}
+			return unknown
+		}
+		if !q.ch.Out.AwaitRoom(roomToGoOn) {
+			q.blocked = true // the guest rings when it has made room
+			return unknown
+		}
+	}
+}
+
+// bad counts something that the guest should not have done, and logs it.
+func (q *queue) bad(what string, err error) {
+	q.count.faults.Add(1)
+	q.s.d.log.Debug("the guest broke a rule", "channel", q.index, "what", what, "err", err)
+}

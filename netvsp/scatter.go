@@ -1,0 +1,58 @@
+package netvsp
+
+// scatter is the RNDIS bytes of one ring packet where the guest has them: the used
+// part of a send section, then the page ranges. All of it is shared memory.
+type scatter struct {
+	pieces [][]byte
+	total  int
+}
+
+func (s *scatter) reset() { s.pieces, s.total = s.pieces[:0], 0 }
+
+func (s *scatter) add(b []byte) {
+	s.pieces = append(s.pieces, b)
+	s.total += len(b)
+}
+
+// run returns the bytes from pos on that lie in one piece.
+func (s *scatter) run(pos int) []byte {
+	for _, p := range s.pieces {
+		if pos < len(p) {
+			return p[pos:]
+		}
+		pos -= len(p)
+	}
+	return nil
+}
+
+// copy copies the bytes from pos on to dst. They are all there.
+func (s *scatter) copy(dst []byte, pos int) {
+	for _, p := range s.pieces {
+		if pos >= len(p) {
+			pos -= len(p)
+			continue
+		}
+		n := copy(dst, p[pos:])
+		if dst = dst[n:]; len(dst) == 0 {
+			return
+		}
+		pos = 0
+	}
+}
+
+// slice appends the n bytes from pos on to dst, in place. They are all there.
+func (s *scatter) slice(dst [][]byte, pos, n int) [][]byte {
+	for _, p := range s.pieces {
+		if pos >= len(p) {
+			pos -= len(p)
+			continue
+		}
+		if p = p[pos:]; len(p) >= n {
+			return append(dst, p[:n:n])
+		}
+		dst = append(dst, p)
+		n -= len(p)
+		pos = 0
+	}
+	return dst
+}

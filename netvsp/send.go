@@ -1,0 +1,202 @@
+package netvsp
+
+import (
+	"encoding/binary"
+
+	"hvnet/hv"
+	"hvnet/nic"
+	"hvnet/nvsp"
+	"hvnet/rndis"
+	"hvnet/vmbus"
+)
+
+// take handles one ring packet of the guest, which is a private copy. The send
+// buffer and the guest's memory are held in place.
+func (q *queue) take(b []byte) {
+	p, err := vmbus.ParsePacket(b)
+	if err != nil {
+		q.bad("a ring packet", err)
+		return
+	}
+	switch p.Type {
+	case vmbus.PacketCompletion:
+		q.freed = append(q.freed, p.TID)
+		return
+	case vmbus.PacketInBand, vmbus.PacketGPADirect:
+		t, err := nvsp.PeekType(p.Payload)
+		switch {
+		case err == nil && t == nvsp.TypeRNDISPacket:
+			q.takeRNDIS(&p)
+			return
+		case err == nil && q.index == 0 && p.Type == vmbus.PacketInBand:
+			q.ask = request{requestNVSP, append([]byte(nil), p.Payload...), p.TID, p.CompletionRequested()}
+			return
+		}
+		q.bad("an NVSP message where none may be", err)
+	default:
+		q.bad("a ring packet of another type", nil)
+	}
+	if p.CompletionRequested() {
+		q.done = append(q.done, outgoing{completion: true, tid: p.TID})
+	}
+}
+
+// takeRNDIS handles a ring packet with RNDIS messages. It is completed with
+// failure if any of them is wrong; those before are sent all the same.
+func (q *queue) takeRNDIS(p *vmbus.Packet) {
+	err := q.gather(p)
+	if err == nil {
+		if q.isControl() {
+			q.askRNDIS(p)
+			return
+		}
+		err = q.frames()
+	}
+	payload := q.okBytes
+	if err != nil {
+		q.count.txFailed.Add(1)
+		q.bad("an RNDIS packet", err)
+		payload = q.noBytes
+	}
+	if p.CompletionRequested() {
+		q.done = append(q.done, outgoing{completion: true, tid: p.TID, payload: payload})
+	}
+}
+
+// gather finds the packet's RNDIS bytes in shared memory: those in the send
+// section, then those in the page ranges. All addresses are checked.
+func (q *queue) gather(p *vmbus.Packet) error {
+	q.src.reset()
+	m, err := nvsp.ParseRNDISPacket(p.Payload)
+	if err != nil {
+		return err
+	}
+	if m.Section != nvsp.NoSection && m.SectionBytes > 0 {
+		b := &q.sendBuf
+		if b.mapping == nil || uint64(m.Section) >= uint64(b.count) || uint64(m.SectionBytes) > uint64(b.size) {
+			return errSection
+		}
+		at := int(m.Section) * b.size
+		q.src.add(b.mapping.Bytes[at : at+int(m.SectionBytes)])
+	}
+	if p.Type != vmbus.PacketGPADirect {
+		return nil
+	}
+	spans, _, err := p.GPASpans(q.spans[:0], maxSend)
+	if err != nil {
+		return err
+	}
+	for _, span := range spans {
+		if err := q.pages(hv.GPA(span.GPA), span.Len); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pages adds a run of guest memory, in pieces if it crosses regions.
+func (q *queue) pages(gpa hv.GPA, n int) error {
+	b, err := q.s.mem.Bytes(gpa, n)
+	if err == nil {
+		q.src.add(b)
+		return nil
+	}
+	for n > 0 && len(q.src.pieces) < cap(q.src.pieces) {
+		k := min(n, hv.PageSize-int(gpa%hv.PageSize))
+		if b, err = q.s.mem.Bytes(gpa, k); err != nil {
+			return err
+		}
+		q.src.add(b)
+		gpa, n = gpa+hv.GPA(k), n-k
+	}
+	if n > 0 {
+		return errSplit
+	}
+	return nil
+}
+
+// isControl reports whether the packet begins with another RNDIS message than a
+// frame. Whoever handles it looks again, at a copy.
+func (q *queue) isControl() bool {
+	var b [4]byte
+	if q.src.total < rndis.HeaderSize {
+		return false
+	}
+	q.src.copy(b[:], 0)
+	return rndis.MessageType(binary.LittleEndian.Uint32(b[:])) != rndis.TypePacket
+}
+
+// askRNDIS copies a control message, to be handled when the round is over. Such a
+// message comes alone, and on the primary channel.
+func (q *queue) askRNDIS(p *vmbus.Packet) {
+	if q.index != 0 || q.src.total > maxControl {
+		q.count.txFailed.Add(1)
+		q.bad("an RNDIS control message that is too long or on a sub-channel", nil)
+		if p.CompletionRequested() {
+			q.done = append(q.done, outgoing{completion: true, tid: p.TID, payload: q.noBytes})
+		}
+		return
+	}
+	msg := make([]byte, q.src.total)
+	q.src.copy(msg, 0)
+	q.ask = request{requestRNDIS, msg, p.TID, p.CompletionRequested()}
+}
+
+// frames takes the PACKET messages of one ring packet to the batch. Several follow
+// each other, and nothing else may follow them.
+func (q *queue) frames() error {
+	if !q.s.open.Load() {
+		return errEarly
+	}
+	if q.src.total < rndis.HeaderSize {
+		return rndis.ErrMalformed
+	}
+	for pos := 0; pos < q.src.total; {
+		if q.batch.full(len(q.src.pieces)) {
+			q.emit()
+		}
+		n, err := q.batch.add(&q.src, pos, uint16(q.index))
+		if err != nil {
+			return err
+		}
+		q.check()
+		pos += n
+	}
+	return nil
+}
+
+// check drops the frame that was added last if this guest may not send it.
+func (q *queue) check() {
+	frames := q.batch.frames
+	f := &frames[len(frames)-1]
+	reason := Drop(-1)
+	switch n := f.Len(); {
+	case n < nic.MinFrame:
+		reason = DropRunt
+	case n > q.longest:
+		reason = DropTooLong
+	case f.Src() != *q.s.mac.Load() && !q.s.d.cfg.AllowSpoofing:
+		reason = DropSource
+	}
+	if reason >= 0 {
+		q.count.txDropped[reason].Add(1)
+		q.batch.frames = frames[:len(frames)-1]
+	}
+}
+
+// emit sends the batch to the port.
+func (q *queue) emit() {
+	frames := q.batch.frames
+	if len(frames) == 0 {
+		q.batch.pieces = q.batch.pieces[:0]
+		return
+	}
+	var n uint64
+	for i := range frames {
+		n += uint64(frames[i].Len())
+	}
+	q.count.txFrames.Add(uint64(len(frames)))
+	q.count.txBytes.Add(n)
+	q.s.port.WriteFrames(frames)
+	q.batch.reset()
+}

@@ -1,0 +1,269 @@
+package netvsp
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"hvnet/hv"
+	"hvnet/nic"
+	"hvnet/nvsp"
+	"hvnet/rndis"
+	"hvnet/vmbus/channel"
+)
+
+// A session is one conversation with the guest, from the opening of the primary
+// channel to its closing: the protocols' state, the buffers, the queues.
+//
+// Locks, in the order in which they may be taken: mu, then a queue's work, or a
+// channel's producer lock. Calls of the bus are made without any, for the bus calls
+// back with its own lock held.
+type session struct {
+	d    *Device
+	bus  channel.Bus
+	mem  *hv.Memory
+	port Port
+
+	mu      sync.Mutex
+	ctl     control
+	rndis   adapter
+	queues  []*queue // by channel index, nil where not open
+	active  bool     // all sub-channels that were granted are open
+	mapping uint32   // the GPADL that is being mapped at this moment, see install
+	receive buffer
+	send    buffer
+	faulted sync.Once
+
+	// What the data path looks at, once per batch.
+	filter atomic.Uint32 // packet filter; 0: nothing is indicated
+	open   atomic.Bool   // RNDIS is initialized: the guest may send
+	mac    atomic.Pointer[nic.MAC]
+	steer  atomic.Pointer[steering]
+}
+
+// A buffer is a GPADL that the guest has shared for its sections.
+type buffer struct {
+	gpadl   uint32
+	mapping *hv.Mapping // nil: not mapped
+	count   int         // sections
+	size    int         // of a section, in bytes
+}
+
+func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel) *session {
+	s := &session{d: d, bus: bus, mem: bus.Memory(), port: port}
+	s.ctl = control{profile: d.cfg.Profile, vps: bus.VPs()}
+	s.rndis = adapter{
+		ctl: &s.ctl, name: d.cfg.Name, permanent: d.cfg.MAC, mac: d.cfg.MAC, freeMAC: d.cfg.AllowSpoofing,
+		link: d.Link(),
+	}
+	s.mac.Store(&d.cfg.MAC)
+	s.queues = []*queue{newQueue(s, primary)}
+	s.primary().limits(&s.ctl)
+	s.steer.Store(&steering{queues: s.queues[:1:1]})
+	return s
+}
+
+// primary returns the queue of the primary channel.
+func (s *session) primary() *queue { return s.queues[0] }
+
+// close ends the session: all queues, then the buffers.
+func (s *session) close() {
+	s.mu.Lock()
+	queues := slices.Clone(s.queues)
+	s.mu.Unlock()
+	s.filter.Store(0)
+	s.open.Store(false)
+	for _, q := range slices.Backward(queues) {
+		if q != nil {
+			q.stop()
+			q.count.addTo(&s.d.lost)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropReceive()
+	s.dropSend()
+}
+
+// addChannel starts the queue of a sub-channel. When the last one that was granted
+// is there, all of them come into use and the guest is told the table for sending.
+func (s *session) addChannel(c *channel.Channel) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Index < 0 || c.Index > s.ctl.subChannels {
+		return fmt.Errorf("open channel %d: %d sub-channels were granted", c.Index, s.ctl.subChannels)
+	}
+	for len(s.queues) <= c.Index {
+		s.queues = append(s.queues, nil)
+	}
+	if s.queues[c.Index] != nil {
+		return fmt.Errorf("open channel %d: %w", c.Index, errOpen)
+	}
+	q := newQueue(s, c)
+	s.queues[c.Index] = q
+	s.fit(q)
+	q.start()
+	if len(s.queues) == s.ctl.subChannels+1 && !slices.Contains(s.queues, nil) {
+		s.activate()
+	}
+	return nil
+}
+
+// fit gives a new queue the buffers that are there. The caller holds mu.
+func (s *session) fit(q *queue) {
+	q.ch.Lock()
+	if s.receive.mapping != nil {
+		q.setReceive(&s.receive, s.primary().data.next, &s.ctl)
+	}
+	q.ch.Unlock()
+	q.work.Lock()
+	q.setSend(&s.send)
+	q.limits(&s.ctl)
+	q.work.Unlock()
+}
+
+// activate spreads the sections that are free over all queues, starts to steer
+// frames to them, and sends the guest its table for sending. The caller holds mu.
+func (s *session) activate() {
+	s.active = true
+	s.spread()
+	s.steering()
+	table := nvsp.IndirectionTable{Offset: 12}
+	for i := range table.Table {
+		table.Table[i] = uint32(i % len(s.queues))
+	}
+	s.primary().post(outgoing{payload: table.Append(nil)})
+}
+
+// spread divides the sections that are free evenly over the queues. Those that the
+// guest has stay with the primary queue.
+func (s *session) spread() {
+	p := s.primary()
+	first, n := controlSections(s.receive.count), len(s.queues)
+	part := (s.receive.count - first) / n
+	if part == 0 {
+		return
+	}
+	p.ch.Lock()
+	free := slices.Clone(p.data.free)
+	p.data.free = p.data.free[:0]
+	p.ch.Unlock()
+	for i, q := range s.queues {
+		q.ch.Lock()
+		for _, f := range free {
+			if min((int(f)-first)/part, n-1) == i {
+				q.data.putBack([]int32{f})
+			}
+		}
+		q.ch.Unlock()
+	}
+}
+
+// dropChannel stops the queue of a sub-channel. Its free sections go back to the
+// primary queue, and so do its flows.
+func (s *session) dropChannel(c *channel.Channel) {
+	s.mu.Lock()
+	if c.Index >= len(s.queues) || s.queues[c.Index] == nil || s.queues[c.Index].ch != c {
+		s.mu.Unlock()
+		return
+	}
+	q := s.queues[c.Index]
+	s.queues[c.Index] = nil
+	s.steering()
+	s.mu.Unlock()
+	q.ch.Lock()
+	free := slices.Clone(q.data.free)
+	q.dropReceive()
+	q.ch.Unlock()
+	q.stop()
+	q.count.addTo(&s.d.lost)
+	p := s.primary()
+	p.ch.Lock()
+	defer p.ch.Unlock()
+	if p.receive != nil {
+		p.data.putBack(free)
+	}
+}
+
+// apply makes the data path follow what an RNDIS message has changed. The caller
+// holds mu.
+func (s *session) apply(ch change) {
+	if ch&changedRSS != 0 {
+		s.steering()
+	}
+	if ch&changedMAC != 0 {
+		mac := s.rndis.mac
+		s.mac.Store(&mac)
+	}
+	s.open.Store(s.rndis.initialized)
+	if ch&changedFilter == 0 {
+		return
+	}
+	s.filter.Store(s.rndis.filter)
+	if s.rndis.filter != 0 {
+		return
+	}
+	// Nothing may be indicated after the answer. Whoever saw the old filter holds
+	// a producer lock, so taking each once waits for them.
+	for _, q := range s.queues {
+		if q != nil {
+			q.ch.Lock()
+			q.ch.Unlock() //nolint:staticcheck // an empty critical section is the point
+		}
+	}
+}
+
+// fault tells the device's owner, once, that guest memory is gone.
+func (s *session) fault(err error) {
+	s.faulted.Do(func() {
+		s.d.log.Warn("guest memory is gone", "err", err)
+		s.filter.Store(0)
+		s.open.Store(false)
+		if f := s.d.cfg.Fault; f != nil {
+			go f(err)
+		}
+	})
+}
+
+// handleRNDIS answers one RNDIS control message.
+func (s *session) handleRNDIS(msg []byte) (status nvsp.Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.primary()
+	if !s.ctl.started() {
+		q.bad("RNDIS before the receive buffer", nil)
+		return nvsp.StatusFail
+	}
+	reply, ch, fault := s.rndis.handle(msg)
+	s.apply(ch)
+	if fault != nil {
+		q.bad("an RNDIS control message", fault)
+	}
+	switch {
+	case reply != nil && !q.reply(reply):
+		q.bad("answers that are left lying", nil)
+		return nvsp.StatusFail
+	case reply == nil && fault != nil:
+		return nvsp.StatusFail
+	}
+	return nvsp.StatusSuccess
+}
+
+// link changes the state of the link and tells the guest.
+func (s *session) link(l nic.LinkState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.rndis.link
+	s.rndis.link = l
+	if !s.rndis.initialized || was.Up == l.Up {
+		return
+	}
+	m := rndis.IndicateStatus{Status: rndis.StatusMediaDisconnect}
+	if l.Up {
+		m.Status = rndis.StatusMediaConnect
+	}
+	q := s.primary()
+	q.reply(m.Append(nil))
+	q.ch.Wake()
+}
