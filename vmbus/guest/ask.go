@@ -50,6 +50,28 @@ func (b *Bus) lose(ch *chanState) {
 	b.changed = make(chan struct{})
 }
 
+// say has the machine do something and posts what comes of it, in the machine's
+// order: after everything that it wanted posted before.
+func (b *Bus) say(ctx context.Context, f func(*machine)) error {
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a turn to post: %w", context.Cause(ctx))
+	}
+	defer func() { <-b.turn }()
+
+	b.mu.Lock()
+	earlier := b.later
+	b.later = nil
+	f(b.m)
+	todo := b.settle()
+	b.mu.Unlock()
+	if err := b.perform(b.ctx, earlier); err != nil {
+		b.log.Info("message to the host lost", "err", err)
+	}
+	return b.perform(ctx, todo)
+}
+
 // perform does what settle left: posting and freeing. After a message that could
 // not be posted it posts no other, for they may belong together.
 func (b *Bus) perform(ctx context.Context, todo []action) error {
@@ -88,33 +110,23 @@ func (b *Bus) post(ctx context.Context, a post) error {
 	}
 }
 
-// tell has the machine do something that needs no answer.
-func (b *Bus) tell(ctx context.Context, f func(*machine)) error {
-	b.mu.Lock()
-	f(b.m)
-	todo := b.settle()
-	b.mu.Unlock()
-	return b.perform(ctx, todo)
-}
-
 // ask has the machine ask the host for something, and waits for the answer. what
 // names the answer.
 func (b *Bus) ask(ctx context.Context, what string, f func(*machine) (wait, error)) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.Timeout)
 	defer cancel()
 
-	b.mu.Lock()
-	w, err := f(b.m)
-	if err != nil {
-		b.mu.Unlock()
-		return answer{}, err
-	}
 	got := make(chan answer, 1)
-	b.waiters[w] = got
-	todo := b.settle()
-	b.mu.Unlock()
-
-	err = b.perform(ctx, todo)
+	var w wait
+	var refused error
+	err := b.say(ctx, func(m *machine) {
+		if w, refused = f(m); refused == nil {
+			b.waiters[w] = got
+		}
+	})
+	if refused != nil {
+		return answer{}, refused
+	}
 	if err == nil {
 		select {
 		case a := <-got:

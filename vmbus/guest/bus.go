@@ -36,6 +36,7 @@ type Bus struct {
 	// relids routes event flags to channels; it is read for each of them.
 	relids [vmbus.RelidLimit]atomic.Pointer[channel.Channel]
 
+	turn   chan struct{}   // capacity 1: held by whoever posts
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -69,6 +70,7 @@ func Connect(ctx context.Context, p hv.Partition, cfg Config) (*Bus, error) {
 		devices: make(map[*chanState]*Device),
 		changed: make(chan struct{}),
 		work:    make(chan struct{}, 1),
+		turn:    make(chan struct{}, 1),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -212,12 +214,8 @@ func (b *Bus) worker() {
 		case <-b.ctx.Done():
 			return
 		}
-		b.mu.Lock()
-		todo := b.later
-		b.later = nil
-		b.mu.Unlock()
-		if err := b.perform(b.ctx, todo); err != nil {
-			b.log.Info("message to the host lost", "err", err)
+		if b.say(b.ctx, func(*machine) {}) != nil {
+			return
 		}
 	}
 }

@@ -134,7 +134,7 @@ func (d *Device) retarget(ctx context.Context, c *channel.Channel, vp int) error
 		_, err = d.b.ask(ctx, "MODIFYCHANNEL_RESPONSE", func(m *machine) (wait, error) { return m.modify(r.ch, vp) })
 		return err
 	}
-	if e := d.b.tell(ctx, func(m *machine) { _, err = m.modify(r.ch, vp) }); err == nil {
+	if e := d.b.say(ctx, func(m *machine) { _, err = m.modify(r.ch, vp) }); err == nil {
 		err = e
 	}
 	return err
@@ -234,7 +234,7 @@ func (b *Bus) abort(ctx context.Context, r *rings, c *channel.Channel) error {
 		b.mu.Unlock()
 		if !confirmed {
 			// If the host confirms it later the machine takes it back.
-			err := b.tell(ctx, func(m *machine) { m.closed(r.ch) })
+			err := b.say(ctx, func(m *machine) { m.closed(r.ch) })
 			if r.region.Bytes != nil {
 				err = errors.Join(err, b.free(r.region))
 			}
@@ -250,10 +250,10 @@ func (b *Bus) shut(ctx context.Context, r *rings, c *channel.Channel) error {
 		b.relids[r.ch.offer.Relid].CompareAndSwap(c, nil)
 		c.Close()
 	}
-	err := b.tell(ctx, func(m *machine) { m.close(r.ch) })
+	err := b.say(ctx, func(m *machine) { m.close(r.ch) })
 	// Nothing answers CLOSECHANNEL: this is what tells that the host has let go.
 	err = errors.Join(err, b.unshare(ctx, r.ch, r.gpadl))
-	err = errors.Join(err, b.tell(ctx, func(m *machine) { m.closed(r.ch) }))
+	err = errors.Join(err, b.say(ctx, func(m *machine) { m.closed(r.ch) }))
 	return errors.Join(err, b.free(r.region))
 }
 
