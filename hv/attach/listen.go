@@ -161,7 +161,11 @@ func (l *Listener) handshake(conn *net.UnixConn) (*guest, error) {
 	}
 	g, status, err := l.admit(conn, &x)
 	if err != nil {
-		return nil, errors.Join(err, refuse(conn, head.id, status, err))
+		err = errors.Join(err, refuse(conn, head.id, status, err))
+		if g != nil {
+			g.Close()
+		}
+		return nil, err
 	}
 	if err := g.welcome(head.id); err != nil {
 		g.Close()
@@ -175,7 +179,8 @@ func refuse(conn *net.UnixConn, id uint32, status hv.Status, why error) error {
 	return send(conn, reply{status, Version, why.Error()}.append(nil, id), nil)
 }
 
-// admit checks a hello and takes the guest's memory.
+// admit checks a hello and takes the guest's memory. It may return a guest to be
+// closed with an error too.
 func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, error) {
 	if x.cut {
 		return nil, hv.StatusInvalidInput, errLength
@@ -196,13 +201,11 @@ func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, er
 	g.synic = hv.NewHostSynIC(h.VPs, func(vp int) { g.bells[vp].ring() })
 	for i, r := range h.regions {
 		if status, err := g.add(x.fds[i], r); err != nil {
-			g.Close()
-			return nil, status, err
+			return g, status, err
 		}
 	}
 	if err := g.synic.MapPages(g.memory, h.pages); err != nil {
-		g.Close()
-		return nil, hv.StatusInvalidParameter, err
+		return g, hv.StatusInvalidParameter, err
 	}
 	return g, hv.StatusSuccess, nil
 }
