@@ -51,12 +51,6 @@ const (
 	kernelIDs     = int(VFTxDropped) + 1
 )
 
-// All returns the counters of the device in the order in which they are shown.
-func All() []ID { return ids[ID](numIDs) }
-
-// Def returns what the counter is.
-func (id ID) Def() Def { return defs[id] }
-
 // A QueueID is a counter of one channel.
 type QueueID int
 
@@ -80,20 +74,6 @@ const (
 	kernelQueueIDs     = int(RxXDPTx) + 1
 )
 
-// AllQueue returns the counters of a channel in the order in which they are shown.
-func AllQueue() []QueueID { return ids[QueueID](numQueueIDs) }
-
-// Def returns what the counter is.
-func (id QueueID) Def() Def { return queueDefs[id] }
-
-func ids[T ~int](n int) []T {
-	s := make([]T, n)
-	for i := range s {
-		s[i] = T(i)
-	}
-	return s
-}
-
 // line is the size in bytes of what one processor takes from another at once.
 const line = 64
 
@@ -115,8 +95,8 @@ func (s *Set) Load(id ID) uint64 { return s.v[id].Load() }
 // A Queue holds the counters of one channel. They begin anew when the channel is
 // opened anew, as hv_netvsc's do.
 //
-// Each counter has one goroutine that adds to it, so adding takes no bus lock, and
-// no other channel's counters are on the same cache lines. Anybody may read.
+// Any goroutine may add, once for a batch. No other channel's counters are on the
+// same cache lines.
 type Queue struct {
 	// CPU is the processor that the channel is bound to. Its traffic is shown
 	// for that one too.
@@ -127,8 +107,8 @@ type Queue struct {
 	_ [line]byte
 }
 
-// Add adds n to a counter. Only one goroutine at a time may add to a counter.
-func (q *Queue) Add(id QueueID, n uint64) { q.v[id].Store(q.v[id].Load() + n) }
+// Add adds n to a counter.
+func (q *Queue) Add(id QueueID, n uint64) { q.v[id].Add(n) }
 
 // Load returns a counter's value.
 func (q *Queue) Load(id QueueID) uint64 { return q.v[id].Load() }
