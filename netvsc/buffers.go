@@ -79,7 +79,8 @@ func (s *session) shareReceiveBuffer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.rxMem, s.rxSectionSize, s.rxSections = b.region.Bytes, int(section.Size), int(section.Count)
+	s.rxSectionSize, s.rxSections = int(section.Size), int(section.Count)
+	s.receive.Store(&receiveBuffer{b.region.Bytes, s.rxSectionSize, s.rxSections, s.version})
 	return nil
 }
 

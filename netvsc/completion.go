@@ -65,8 +65,12 @@ func (f *freed) add(s *session, t *transaction) {
 }
 
 func (f *freed) flush(s *session) {
-	s.sections.give(f.sections[:f.nsections]...)
-	s.runs.give(f.runs[:f.nruns]...)
+	if f.nsections > 0 {
+		s.sections.give(f.sections[:f.nsections]...)
+	}
+	if f.nruns > 0 {
+		s.runs.give(f.runs[:f.nruns]...)
+	}
 	f.nsections, f.nruns = 0, 0
 }
 

@@ -134,7 +134,13 @@ func (q *queue) poll() bool {
 
 // overdue reports whether the host owes room for so many completions that nothing
 // more is taken from it. One that keeps to the protocol never comes near.
-func (q *queue) overdue() bool { return len(q.owed) > q.s.rxSections }
+func (q *queue) overdue() bool {
+	limit := pollPackets
+	if rx := q.s.receive.Load(); rx != nil {
+		limit = max(limit, rx.count)
+	}
+	return len(q.owed) > limit
+}
 
 // linger looks at the empty ring for a while before the queue sleeps, if that was
 // worth it lately: a wake-up costs more than a few looks. A quiet queue never does.

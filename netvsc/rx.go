@@ -70,9 +70,9 @@ func (q *queue) packet(b []byte) {
 // whether all were good. Whatever is wrong with it, the host gets its completion,
 // so that the sections aren't lost to both sides.
 func (q *queue) transfer(p *vmbus.Packet) bool {
-	s := q.s
+	rx := q.s.receive.Load()
 	set, ranges, err := p.TransferPages(q.ranges[:0])
-	if err != nil || set != nvsp.ReceiveBufferID || len(ranges) == 0 {
+	if rx == nil || err != nil || set != nvsp.ReceiveBufferID || len(ranges) == 0 {
 		q.badFrame()
 		return false
 	}
@@ -82,8 +82,8 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	}
 	ok := true
 	for _, r := range ranges {
-		if !r.Within(len(s.rxMem)) || int64(r.Count) > int64(s.rxSectionSize) ||
-			!q.received(s.rxMem[r.Offset:int(r.Offset)+int(r.Count)]) {
+		if !r.Within(len(rx.mem)) || int(r.Count) > rx.section ||
+			!q.received(rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
 			ok = false
 		}
@@ -162,7 +162,12 @@ func (q *queue) message(p *vmbus.Packet) {
 	}
 	switch t {
 	case nvsp.TypeIndirectionTable:
-		m, err := nvsp.ParseIndirectionTable(p.Payload, q.s.version)
+		rx := q.s.receive.Load()
+		if rx == nil {
+			q.badMessage()
+			return
+		}
+		m, err := nvsp.ParseIndirectionTable(p.Payload, rx.version)
 		if err != nil {
 			q.badMessage()
 			return

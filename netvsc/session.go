@@ -41,9 +41,12 @@ type session struct {
 	needRun    bool   // a section can't take the longest frame
 	maxPackets uint32 // in one send
 
-	rxMem    []byte // the receive buffer
-	sections *pool  // of the send buffer
-	runs     *pool  // of pages, each for a frame of any length
+	// receive is for the queues' goroutines, which run from the beginning: nil
+	// until there is a receive buffer.
+	receive atomic.Pointer[receiveBuffer]
+
+	sections *pool // of the send buffer
+	runs     *pool // of pages, each for a frame of any length
 	runPFNs  []uint64
 	runPages int
 	pages    *pool // for control messages
@@ -62,6 +65,14 @@ type session struct {
 
 	draining atomic.Bool
 	drained  chan struct{} // capacity 1: look again
+}
+
+// A receiveBuffer is where the host puts what the guest receives.
+type receiveBuffer struct {
+	mem     []byte
+	section int          // bytes of a section
+	count   int          // of sections
+	version nvsp.Version // negotiated
 }
 
 const tableSize = nvsp.TableEntries
