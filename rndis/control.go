@@ -1,7 +1,5 @@
 package rndis
 
-import "fmt"
-
 // The RNDIS version, 1.0, and what else has one value only.
 const (
 	MajorVersion = 1
@@ -185,9 +183,4 @@ func ParseIndicateStatus(b []byte) (IndicateStatus, error) {
 		return IndicateStatus{}, err
 	}
 	return IndicateStatus{Status(le.Uint32(p)), in}, nil
-}
-
-// String is for traces.
-func (m IndicateStatus) String() string {
-	return fmt.Sprintf("indication %v, %d bytes", m.Status, len(m.Info))
 }

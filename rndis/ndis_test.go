@@ -157,6 +157,7 @@ func TestRSSParametersChecks(t *testing.T) {
 		{"key offset wraps", func(b []byte) { le.PutUint32(b[24:], 0xfffffff0) }, false},
 		{"disabled by flag: neither matters", func(b []byte) { b[4] = RSSDisable; clear(b[12:28]) }, true},
 		{"disabled by hash function", func(b []byte) { b[8] = 0; clear(b[12:28]) }, true},
+		{"no hash function, but unchanged: not disabled, and without a key", func(b []byte) { b[4] = RSSHashInfoUnchanged; b[8] = 0; b[20] = 0 }, false},
 		{"table and key unchanged", func(b []byte) { b[4] = RSSTableUnchanged | RSSKeyUnchanged; clear(b[12:28]) }, true},
 	} {
 		b := valid.Append(nil)

@@ -182,9 +182,10 @@ func (p RSSParameters) Append(b []byte) []byte {
 	return append(b, p.Key...)
 }
 
-// Disabled reports whether the host is to use one channel only.
+// Disabled reports whether the host is to use one channel only: the flag says so,
+// or there is no hash function.
 func (p RSSParameters) Disabled() bool {
-	return p.Flags&RSSDisable != 0 || p.HashInfo.Function() == 0
+	return p.Flags&RSSDisable != 0 || p.Flags&RSSHashInfoUnchanged == 0 && p.HashInfo.Function() == 0
 }
 
 // ParseRSSParameters parses what a guest sets, with a host's checks: a key of

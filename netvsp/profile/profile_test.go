@@ -47,7 +47,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// What holds for every release, whatever the table says.
+// What holds for every release.
 func TestCoherent(t *testing.T) {
 	for _, name := range Names() {
 		p, err := Lookup(name)
