@@ -157,8 +157,11 @@ func (m *machine) gpadlTeardown(t vmbus.GPADLTeardown) {
 		return
 	}
 	g.tearing = true
-	if inUse && g.ch.state == closing {
-		return // closed goes on
+	switch {
+	case inUse && g.ch.state == closing: // closed goes on
+	case g.ch.dev.used:
+		m.do(revoke{g.ch.dev.id, g.id})
+	default: // the backend has left already
+		m.revoked(g.id)
 	}
-	m.do(revoke{g.ch.dev.id, g.id})
 }
