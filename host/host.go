@@ -142,7 +142,10 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 	if err != nil {
 		return nil, nil, err
 	}
-	dev := netvsp.New(netvsp.Config{Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log},
+	dev := netvsp.New(netvsp.Config{
+		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log,
+		Fault: func(error) { g.Close() },
+	},
 		func(sink nic.Sink) (netvsp.Port, error) {
 			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 		})
@@ -276,3 +279,35 @@ func (h *Host) Close(ctx context.Context) error {
 
 // leaveTime is how long a guest gets to let go of a NIC that was taken away.
 const leaveTime = time.Second
+
+// Drops returns how many frames were lost at the port, by reason. A frame for a
+// station on the very port that it came from is not lost.
+func (p *PortInfo) Drops() map[string]uint64 {
+	drops := map[string]uint64{}
+	for reason, n := range p.Switch.Dropped {
+		if reason != vswitch.DropLocal {
+			drops[reason.String()] += n
+		}
+	}
+	if p.Guest != nil {
+		for reason, n := range p.Guest.TxDropped {
+			drops["from guest: "+reason.String()] += n
+		}
+		for reason, n := range p.Guest.RxDropped {
+			drops["for guest: "+reason.String()] += n
+		}
+	}
+	return drops
+}
+
+// Address returns the address of the station behind the port: its own, or the one
+// that was learned; "-" if there is none or more than one.
+func (p *PortInfo) Address() string {
+	switch {
+	case !p.Switch.MAC.IsZero():
+		return p.Switch.MAC.String()
+	case len(p.Switch.Stations) == 1:
+		return p.Switch.Stations[0].MAC.String()
+	}
+	return "-"
+}

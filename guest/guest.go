@@ -1,0 +1,112 @@
+// Package guest is a whole guest: it connects to the bus of a host, opens the NIC
+// that it is offered, and joins the NIC to a kernel interface or to an IP stack in
+// the process.
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/hv/attach"
+	"hvnet/netvsc"
+	"hvnet/nic"
+	"hvnet/vmbus"
+	vmbusguest "hvnet/vmbus/guest"
+)
+
+// MinVPs is the number of virtual processors of a guest by default, if the machine
+// has fewer.
+const MinVPs = 4
+
+// A Config says what the guest is. The zero value asks for all defaults.
+type Config struct {
+	Name   string  // of its port; empty: the host chooses
+	MAC    nic.MAC // zero: the host chooses
+	VPs    int     // virtual processors
+	Queues int     // channels at first; 0: min(8, VPs)
+	MTU    int     // 0: 1500
+	Log    *slog.Logger
+}
+
+// A Guest is a connected guest with its NIC.
+type Guest struct {
+	NIC *netvsc.NIC
+
+	part hv.Partition
+	bus  *vmbusguest.Bus
+}
+
+// Dial attaches to the host at path and starts a guest there. While there is no
+// host at path it waits, until ctx ends; waiting, if not nil, is called once then.
+func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest, error) {
+	hello := attach.Hello{Name: cfg.Name, VPs: cfg.VPs}
+	if !cfg.MAC.IsZero() {
+		hello.Options = map[string]string{nic.OptionMAC: cfg.MAC.String()}
+	}
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		p, err := attach.Dial(ctx, path, hello)
+		if err == nil {
+			return Start(ctx, p, cfg)
+		}
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, attach.ErrNoHost) {
+			return nil, err
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no host at %s: %w", path, err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Start connects a guest to the host on the other side of p, and owns p from then
+// on, also if it fails.
+func Start(ctx context.Context, p hv.Partition, cfg Config) (*Guest, error) {
+	g := &Guest{part: p}
+	err := g.start(ctx, cfg)
+	if err != nil {
+		if g.bus != nil {
+			g.bus.Close()
+		}
+		p.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Guest) start(ctx context.Context, cfg Config) (err error) {
+	g.bus, err = vmbusguest.Connect(ctx, g.part, vmbusguest.Config{Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	dev, err := g.bus.Device(ctx, vmbus.ClassNIC)
+	if err != nil {
+		return err
+	}
+	g.NIC, err = netvsc.Open(ctx, dev, netvsc.Config{Queues: cfg.Queues, MTU: cfg.MTU, Log: cfg.Log})
+	return err
+}
+
+// Done is closed when the host is gone.
+func (g *Guest) Done() <-chan struct{} { return g.part.Done() }
+
+// Close closes the NIC, disconnects from the bus and detaches. It does all of it
+// even if a step fails, and returns the first error.
+func (g *Guest) Close(ctx context.Context) error {
+	errs := []error{g.NIC.Close(ctx), g.bus.Unload(ctx), g.bus.Close(), g.part.Close()}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

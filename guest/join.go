@@ -1,0 +1,67 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"hvnet/link/tap"
+	"hvnet/nic"
+)
+
+// Join connects the guest's NIC to a kernel interface: what the kernel sends goes
+// to the host and back, and the interface shows the link that the host reports. It
+// returns when traffic can flow; ctx bounds that alone. What is received goes to
+// also, too, if that is not nil. leave disconnects them again; it neither closes
+// the NIC nor the interface.
+func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
+	var sink nic.Sink = t
+	if also != nil {
+		sink = both{t, also}
+	}
+	pctx, stop := context.WithCancel(context.Background())
+	var pumps sync.WaitGroup
+	errs := make(chan error, t.Queues())
+	leave = func(ctx context.Context) error {
+		g.NIC.OnLink(nil)
+		stop()
+		pumps.Wait()
+		close(errs)
+		err := g.NIC.Down(ctx)
+		for e := range errs {
+			err = errors.Join(err, e)
+		}
+		return err
+	}
+	g.NIC.OnLink(func(l nic.LinkState) { t.SetLink(l) })
+	if err := t.SetLink(g.NIC.Link()); err != nil {
+		return nil, errors.Join(err, leave(ctx))
+	}
+	if err := g.NIC.Up(ctx, sink); err != nil {
+		return nil, errors.Join(err, leave(ctx))
+	}
+	for i := range t.Queues() {
+		pumps.Go(func() {
+			if err := g.NIC.Pump(pctx, t.Queue(i)); err != nil && pctx.Err() == nil {
+				errs <- fmt.Errorf("queue %d of %s: %w", i, t.Name(), err)
+			}
+		})
+	}
+	return leave, nil
+}
+
+// both are two sinks that get the same frames.
+type both struct{ first, second nic.Sink }
+
+func (b both) WriteFrames(frames []nic.Frame) {
+	b.first.WriteFrames(frames)
+	b.second.WriteFrames(frames)
+}
+
+// A Sender is a guest's NIC as a sink: what is written to it is sent, as far as
+// the host takes it now.
+type Sender struct{ *Guest }
+
+// WriteFrames sends frames and drops what the host has no room for.
+func (s Sender) WriteFrames(frames []nic.Frame) { s.NIC.Send(0, frames) }

@@ -1,0 +1,74 @@
+package host
+
+import (
+	"fmt"
+
+	"hvnet/link/tap"
+	"hvnet/nic"
+	"hvnet/vswitch"
+)
+
+// AddTAP makes a kernel interface in the caller's network namespace and connects
+// it to the switch. It is down until somebody sets it up, and goes with the host.
+func (h *Host) AddTAP(cfg tap.Config) error {
+	t, err := tap.Open(cfg)
+	if err != nil {
+		return err
+	}
+	p, err := h.sw.Connect(cfg.Name, t, vswitch.PortOptions{})
+	if err != nil {
+		t.Close()
+		return err
+	}
+	if err := t.SetCarrier(true); err != nil {
+		p.Close()
+		t.Close()
+		return fmt.Errorf("connect %s: %w", cfg.Name, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		forward(t.Queue(0), p)
+	}()
+	h.OnClose(func() {
+		p.Close()
+		t.Close()
+		<-done
+	})
+	return nil
+}
+
+// batch is how many frames an uplink hands to the switch at once at most.
+const batch = 64
+
+// maxUplinkFrame is the longest frame that an uplink without offloads can have: a
+// jumbo frame with a tag.
+const maxUplinkFrame = 9216 + nic.HeaderLen + 4
+
+// forward passes what src gives to the switch until src is closed.
+func forward(src nic.Source, to nic.Sink) {
+	buf := make([]byte, batch*maxUplinkFrame)
+	frames := make([]nic.Frame, 0, batch)
+	for {
+		var err error
+		frames = frames[:0]
+		for room := buf; len(frames) < batch; room = room[maxUplinkFrame:] {
+			var n int
+			if n, err = src.ReadFrame(room[:maxUplinkFrame], nil); err != nil {
+				break
+			}
+			// All of it is private memory, so all of it may be the head.
+			frames = append(frames, nic.Frame{Head: room[:n]})
+		}
+		to.WriteFrames(frames)
+		switch err {
+		case nil:
+		case nic.ErrNoFrame:
+			if src.Wait() != nil {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
