@@ -29,7 +29,8 @@ import (
 // Version is the version of the attach protocol that this package speaks.
 const Version = 1
 
-// helloTimeout is how long a guest that has connected may say nothing.
+// helloTimeout is how long either side waits for the other to say its part of the
+// hello.
 const helloTimeout = 5 * time.Second
 
 // ErrInUse is returned by [Listen] if a live host listens on the path.
@@ -104,6 +105,9 @@ type ListenConfig struct {
 	// goroutines. A guest that was let in may still be gone before Accept
 	// returns it.
 	Admit func(Hello) error
+	// HelloTimeout is how long a guest that has connected may say nothing;
+	// 0 means 5 seconds.
+	HelloTimeout time.Duration
 	// Log, if not nil, is told of guests that were refused.
 	Log *slog.Logger
 }

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,7 +149,7 @@ func (l *Listener) handshake(conn *net.UnixConn) (*guest, error) {
 	if err := checkPeer(conn); err != nil {
 		return nil, errors.Join(err, refuse(conn, 0, hv.StatusAccessDenied, err))
 	}
-	conn.SetReadDeadline(time.Now().Add(helloTimeout))
+	conn.SetReadDeadline(time.Now().Add(cmp.Or(l.config.HelloTimeout, helloTimeout)))
 	x, err := newReceiver(conn, maxHello, maxRegions).next()
 	if err != nil {
 		return nil, fmt.Errorf("wait for the hello: %w", err)
