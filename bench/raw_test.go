@@ -128,9 +128,11 @@ func benchmarkRaw(b *testing.B, size int) {
 	idle := 0
 	for n := uint64(b.N); sent < n; {
 		if sent-lost-back.frames.Load() <= window-batch {
-			sent += uint64(g.NIC.Send(0, frames[:min(batch, n-sent)]))
-			idle = 0
-			continue
+			if took := g.NIC.Send(0, frames[:min(batch, n-sent)]); took > 0 {
+				sent += uint64(took)
+				idle = 0
+				continue
+			}
 		}
 		runtime.Gosched()
 		// A frame that a full queue dropped never comes back.
