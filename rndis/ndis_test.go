@@ -168,6 +168,17 @@ func TestRSSParametersChecks(t *testing.T) {
 	}
 }
 
+// Table and key may come in either order, and fill the structure to its end.
+func TestRSSParametersOrder(t *testing.T) {
+	b := RSSParameters{HashInfo: HashDefault, Table: []uint32{1}, Key: make([]byte, KeySize)}.Append(nil)
+	le.PutUint32(b[24:], rssParametersSize)
+	le.PutUint32(b[16:], rssParametersSize+KeySize)
+	b[len(b)-4] = 3
+	if p, err := ParseRSSParameters(b); err != nil || !slices.Equal(p.Table, []uint32{3}) || p.Key[0] != 1 {
+		t.Errorf("key first: %+v, %v", p, err)
+	}
+}
+
 func TestFillTable(t *testing.T) {
 	p := RSSParameters{Table: []uint32{0, 1, 2}}
 	dst := make([]uint32, 7)
@@ -205,6 +216,9 @@ func TestObjectChecks(t *testing.T) {
 		if _, err := ParseHardwareOffload(b); c.ok != (err == nil) || !c.ok && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+	if h, err := ParseObjectHeader(valid[:4]); err != nil || h != HardwareOffloadQuery(3) {
+		t.Errorf("bare header: %+v, %v", h, err)
 	}
 	// Fields beyond the size that the header states are not read.
 	b := hardware{HardwareOffload{RSCv4: 1, IPsecV2: [8]uint32{1}}, 3}.Append(nil)

@@ -180,6 +180,7 @@ func TestBadPPIs(t *testing.T) {
 		{"size wraps", "f0ffffff 08000000 0c000000 05000000", false},
 		{"value over the header", "10000000 08000000 08000000 05000000", false},
 		{"value at the end", "10000000 08000000 10000000 05000000", false},
+		{"unknown type without a value", "10000000 07000000 10000000 05000000", false},
 		{"value offset wraps", "10000000 08000000 fcffffff 05000000", false},
 		{"value too short", "0e000000 08000000 0c000000 0500", false},
 		{"rest too short for a PPI", "10000000 08000000 0c000000 05000000 10000000", false},

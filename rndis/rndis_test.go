@@ -205,6 +205,16 @@ func TestBatchIsClamped(t *testing.T) {
 	}
 }
 
+func TestParseHeader(t *testing.T) {
+	b := []byte{7, 0, 0, 0, 8, 0, 0, 0}
+	if h, err := ParseHeader(b, 8); err != nil || h != (Header{TypeIndicateStatus, 8}) {
+		t.Errorf("smallest message: %+v, %v", h, err)
+	}
+	if h, err := ParseHeader(b, 7); !errors.Is(err, ErrMalformed) {
+		t.Errorf("fewer bytes than its length: %+v, %v", h, err)
+	}
+}
+
 func TestRequestID(t *testing.T) {
 	for _, g := range messages {
 		b := unhex(t, g.bytes)
