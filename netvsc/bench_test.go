@@ -1,0 +1,294 @@
+package netvsc
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"hvnet/nic"
+	"hvnet/nvsp"
+	"hvnet/ring"
+	"hvnet/vmbus"
+)
+
+// A quickHost replaces the scripted end of channel 0 once a NIC is up: it answers
+// at once, in batches, and looks at nothing.
+type quickHost struct {
+	q   *fakeQueue
+	buf []byte
+	out []byte
+}
+
+// quick stops the script of channel 0 and returns the end in its place.
+func quick(h *fakeHost) *quickHost {
+	q := h.queue(0)
+	close(q.stop)
+	<-q.stopped
+	return &quickHost{q: q, buf: make([]byte, 8192), out: make([]byte, 0, 8192)}
+}
+
+// back puts the script in its place again.
+func (x *quickHost) back() {
+	x.q.stop, x.q.stopped = make(chan struct{}), make(chan struct{})
+	go x.q.run()
+	x.q.ch.Wake()
+}
+
+// serve reads what there is and completes it. It returns the number of packets.
+func (x *quickHost) serve() (n int) {
+	ch := x.q.ch
+	ch.Lock()
+	defer ch.Unlock()
+	for {
+		b, err := ch.In.Next(x.buf)
+		if err == ring.ErrEmpty {
+			break
+		}
+		n++
+		p, _ := vmbus.ParsePacket(b)
+		if p.Type == vmbus.PacketCompletion {
+			continue
+		}
+		x.out = nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(vmbus.AppendCompletion(x.out[:0], p.TID))
+		for ch.Out.Put(x.out, nil) != nil {
+			ch.Flush()
+			runtime.Gosched()
+		}
+	}
+	ch.Release()
+	ch.Flush()
+	return n
+}
+
+// give sends count packets of the given ranges.
+func (x *quickHost) give(count int, ranges []vmbus.ByteRange) {
+	ch := x.q.ch
+	ch.Lock()
+	defer ch.Unlock()
+	for range count {
+		x.out = vmbus.AppendTransferPages(x.out[:0], 1<<32, nvsp.ReceiveBufferID, ranges)
+		x.out = nvsp.RNDISPacket{Section: nvsp.NoSection}.Append(x.out)
+		for ch.Out.Put(x.out, nil) != nil {
+			ch.Flush()
+			runtime.Gosched()
+		}
+	}
+	ch.Flush()
+}
+
+// A counting sink.
+type counting struct{ frames, bytes int }
+
+func (c *counting) WriteFrames(f []nic.Frame) {
+	c.frames += len(f)
+	for i := range f {
+		c.bytes += f[i].Len()
+	}
+}
+
+// still opens a NIC on one channel whose goroutine is the caller: nothing runs but
+// what is called.
+func still(t testing.TB, queues int, sink nic.Sink) (*fakeHost, *NIC, *quickHost) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: queues})
+	if err := n.Up(context.Background(), sink); err != nil {
+		t.Fatal(err)
+	}
+	x := quick(h)
+	q := n.session.Load().queues[0]
+	q.end()
+	t.Cleanup(func() {
+		q.closing, q.ended = make(chan struct{}), make(chan struct{})
+		go q.run()
+		q.ch.Wake()
+		x.back()
+	})
+	return h, n, x
+}
+
+// drainAll works off everything in both rings.
+func drainAll(q *queue, x *quickHost) {
+	for x.serve() > 0 || q.poll() {
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	_, n, x := still(t, 1, &counting{})
+	q := n.session.Load().queues[0]
+	var frames []nic.Frame
+	for i := range 32 {
+		frames = append(frames, asFrame(frame(i, 64+i*40)))
+	}
+	check := func(what string, f func()) {
+		for range 100 {
+			f()
+		}
+		if a := testing.AllocsPerRun(100, f); a != 0 {
+			t.Errorf("%s: %v allocations for 32 frames", what, a)
+		}
+	}
+	check("Send", func() {
+		if n.Send(0, frames) != len(frames) {
+			t.Error("Send refused frames")
+		}
+		drainAll(q, x)
+	})
+	src := &loop{frame: frame(1, 64)}
+	p := &pump{n: n, src: src}
+	check("Pump", func() {
+		src.left = 32
+		if err := p.round(); err != nic.ErrNoFrame {
+			t.Error(err)
+		}
+		drainAll(q, x)
+	})
+	ranges := receiveRanges(x, 1500)
+	check("receive", func() {
+		x.give(8, ranges[:4])
+		drainAll(q, x)
+	})
+}
+
+// receiveRanges writes 16 frames into the receive buffer.
+func receiveRanges(x *quickHost, size int) (ranges []vmbus.ByteRange) {
+	for i := range 16 {
+		m := packetMessage(frame(i, size), nil)
+		at := (100 + i) * x.q.h.rxSection
+		copy(x.q.h.rx.Bytes[at:], m)
+		ranges = append(ranges, vmbus.ByteRange{Count: uint32(len(m)), Offset: uint32(at)})
+	}
+	return ranges
+}
+
+// loop is a source of the same frame.
+type loop struct {
+	frame []byte
+	left  int
+}
+
+func (l *loop) ReadFrame(first, rest []byte) (int, error) {
+	if l.left == 0 {
+		return 0, nic.ErrNoFrame
+	}
+	l.left--
+	return copy(first, l.frame), nil
+}
+func (l *loop) Wait() error { return nil }
+func (l *loop) Wake()       {}
+
+// BenchmarkSend measures the driver alone, sending and completion: the host's part
+// is small and in the same goroutine.
+func BenchmarkSend(b *testing.B) {
+	for _, queues := range []int{1, 2} {
+		for _, size := range []int{64, 1500} {
+			b.Run(fmt.Sprintf("channels=%d/size=%d", queues, size), func(b *testing.B) {
+				h, n, x := still(b, queues, &counting{})
+				_ = h
+				q := n.session.Load().queues[0]
+				var frames []nic.Frame
+				for range 64 {
+					frames = append(frames, asFrame(frame(1, size)))
+				}
+				for n.session.Load().senders[0].lane(flow(frames[0].Head)).q != q {
+					b.Skip("flow is of another channel")
+				}
+				b.ReportAllocs()
+				b.SetBytes(int64(size))
+				for i := 0; i < b.N; i += len(frames) {
+					if n.Send(0, frames) != len(frames) {
+						b.Fatal("Send refused frames")
+					}
+					drainAll(q, x)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N), "ns/frame")
+			})
+		}
+	}
+}
+
+func BenchmarkPump(b *testing.B) {
+	for _, size := range []int{64, 1500} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			_, n, x := still(b, 1, &counting{})
+			q := n.session.Load().queues[0]
+			src := &loop{frame: frame(1, size)}
+			p := &pump{n: n, src: src}
+			b.ReportAllocs()
+			b.SetBytes(int64(size))
+			for i := 0; i < b.N; i += pumpBatch {
+				src.left = pumpBatch
+				if err := p.round(); err != nil {
+					b.Fatal(err)
+				}
+				drainAll(q, x)
+			}
+		})
+	}
+}
+
+func BenchmarkReceive(b *testing.B) {
+	for _, ranges := range []int{1, 16} {
+		for _, size := range []int{64, 1500} {
+			b.Run(fmt.Sprintf("ranges=%d/size=%d", ranges, size), func(b *testing.B) {
+				sink := &counting{}
+				_, n, x := still(b, 1, sink)
+				q := n.session.Load().queues[0]
+				list := receiveRanges(x, size)[:ranges]
+				b.ReportAllocs()
+				b.SetBytes(int64(size))
+				for i := 0; i < b.N; i += 64 {
+					x.give(64/ranges, list)
+					drainAll(q, x)
+				}
+				if sink.frames < b.N {
+					b.Errorf("%d of %d frames arrived", sink.frames, b.N)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkAcross has driver and host on goroutines of their own.
+func BenchmarkAcross(b *testing.B) {
+	for _, size := range []int{64, 1500} {
+		b.Run(fmt.Sprintf("send/size=%d", size), func(b *testing.B) {
+			h := newFakeHost()
+			n := open(b, h, Config{Queues: 1})
+			if err := n.Up(context.Background(), &counting{}); err != nil {
+				b.Fatal(err)
+			}
+			x := quick(h)
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-x.q.ch.Event():
+					}
+					x.q.ch.In.Mask()
+					for x.serve() > 0 || x.q.ch.In.Unmask() {
+					}
+				}
+			}()
+			var frames []nic.Frame
+			for range 64 {
+				frames = append(frames, asFrame(frame(1, size)))
+			}
+			b.ReportAllocs()
+			b.SetBytes(int64(size))
+			for i := 0; i < b.N; {
+				k := n.Send(0, frames)
+				if i += k; k < len(frames) {
+					runtime.Gosched()
+				}
+			}
+			b.StopTimer()
+			close(stop)
+			<-stopped
+			x.back()
+		})
+	}
+}
