@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"hvnet/ethtool"
+	"hvnet/nic"
+)
+
+// Methods of a driver's socket.
+const (
+	methodShow        = "show"         // → snapshot
+	methodSetChannels = "set-channels" // channelsArgs → snapshot
+)
+
+// A snapshot is all that a device shows.
+type snapshot struct {
+	Driver   nic.DriverInfo
+	Channels nic.Channels
+	Rings    nic.Rings
+	Stats    []nic.Stat
+}
+
+type channelsArgs struct {
+	Combined int `json:"combined"`
+}
+
+// ServeDevice serves the driver of an interface of the network namespace (see
+// [NetNSInode]) to the commands that run there.
+func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) {
+	if err := checkName(iface); err != nil {
+		return nil, fmt.Errorf("serve driver: %w", err)
+	}
+	show := func() snapshot {
+		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats()}
+	}
+	handlers := map[string]Handler{
+		methodShow: func(context.Context, []byte) (any, error) { return show(), nil },
+		methodSetChannels: func(ctx context.Context, args []byte) (any, error) {
+			var a channelsArgs
+			if err := json.Unmarshal(args, &a); err != nil {
+				return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
+			}
+			if err := d.SetChannels(ctx, a.Combined); err != nil {
+				return nil, err
+			}
+			return show(), nil
+		},
+	}
+	var s *Server
+	var err error
+	// Twice, because the last server of the namespace removes the directory, and
+	// may do so just now.
+	for range 2 {
+		if err = makeDirs(netns); err == nil {
+			s, err = Serve(socketPath(netns, iface), handlers)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("serve driver of %s: %w", iface, err)
+	}
+	s.removed = func() { os.Remove(namespaceDir(netns)) } // if it is empty
+	return s, nil
+}
+
+// A Client is a driver in another process. What it shows is of the moment of
+// [Device], [Client.Refresh] or [Client.SetChannels], whichever was last.
+type Client struct {
+	path string
+	mu   sync.Mutex
+	snap snapshot
+}
+
+var _ ethtool.Device = (*Client)(nil)
+
+// Device finds the driver of an interface of the network namespace. The error is
+// nic.ErrNoDevice if none runs.
+func Device(ctx context.Context, netns uint64, iface string) (*Client, error) {
+	if err := checkName(iface); err != nil {
+		return nil, fmt.Errorf("find driver: %w", err)
+	}
+	if err := checkDir(RuntimeDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("find driver of %s: %w", iface, err)
+	}
+	c := &Client{path: socketPath(netns, iface)}
+	if err := c.Refresh(ctx); err != nil {
+		return nil, fmt.Errorf("find driver of %s: %w", iface, err)
+	}
+	return c, nil
+}
+
+// Refresh asks the driver for what it shows now.
+func (c *Client) Refresh(ctx context.Context) error { return c.call(ctx, methodShow, nil) }
+
+// SetChannels implements ethtool.Device.
+func (c *Client) SetChannels(ctx context.Context, n int) error {
+	return c.call(ctx, methodSetChannels, channelsArgs{n})
+}
+
+// call calls a method that returns a snapshot.
+func (c *Client) call(ctx context.Context, method string, args any) error {
+	var s snapshot
+	err := Call(ctx, c.path, method, args, &s)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("%w: %w", nic.ErrNoDevice, err)
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.snap = s
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *Client) last() snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.snap
+}
+
+// DriverInfo implements ethtool.Device.
+func (c *Client) DriverInfo() nic.DriverInfo { return c.last().Driver }
+
+// Channels implements ethtool.Device.
+func (c *Client) Channels() nic.Channels { return c.last().Channels }
+
+// Rings implements ethtool.Device.
+func (c *Client) Rings() nic.Rings { return c.last().Rings }
+
+// Stats implements ethtool.Device.
+func (c *Client) Stats() []nic.Stat { return c.last().Stats }
