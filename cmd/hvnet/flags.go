@@ -1,0 +1,136 @@
+package main
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+
+	"hvnet/guest"
+	"hvnet/hv"
+	"hvnet/link/netstack"
+	"hvnet/netvsp/profile"
+	"hvnet/nic"
+)
+
+// hostFlags say what a host is.
+type hostFlags struct {
+	Profile string   `default:"${profile}" help:"The host release to be: ${profiles}."`
+	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, IPv4 and IPv6, with their prefix; none for a switch without one."`
+	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Resolvers that the gateway asks; default: the machine's."`
+	Uplink  []string `placeholder:"tap:IF" help:"Connect a new kernel interface IF to the switch."`
+}
+
+// profile returns the host release.
+func (f *hostFlags) profile() (profile.Profile, error) {
+	p, err := profile.Lookup(f.Profile)
+	if err != nil {
+		return p, usagef("--profile: %w", err)
+	}
+	return p, nil
+}
+
+// gateway returns the gateway's configuration, ok false if there is to be none.
+func (f *hostFlags) gateway(log *slog.Logger) (cfg netstack.GatewayConfig, ok bool, err error) {
+	if len(f.Gateway) == 1 && f.Gateway[0] == "none" {
+		return cfg, false, nil
+	}
+	cfg = netstack.GatewayConfig{MAC: gatewayMAC, NAT: true, Upstream: f.DNS, Log: log}
+	for _, s := range f.Gateway {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			return cfg, false, usagef("--gateway %s: want an address with its prefix length, such as 198.18.0.1/24, or none", s)
+		case p.Addr().Is4():
+			cfg.IPv4 = p
+		default:
+			cfg.IPv6 = p
+		}
+	}
+	return cfg, true, nil
+}
+
+// gatewayMAC is the gateway's station address, in Hyper-V's range.
+var gatewayMAC = nic.MAC{0x00, 0x15, 0x5d, 0x00, 0x00, 0x01}
+
+// uplinks returns the names of the kernel interfaces to connect.
+func (f *hostFlags) uplinks() (taps []string, err error) {
+	for _, u := range f.Uplink {
+		kind, name, _ := strings.Cut(u, ":")
+		if kind != "tap" || name == "" {
+			return nil, usagef("--uplink %s: want tap:IF", u)
+		}
+		taps = append(taps, name)
+	}
+	return taps, nil
+}
+
+// guestFlags say what a guest is.
+type guestFlags struct {
+	MAC    string   `name:"mac" placeholder:"MAC" help:"The NIC's address; default: one that belongs to the port's name."`
+	VCPUs  int      `name:"vcpus" placeholder:"N" help:"Virtual processors; default: the machine's, but at least 4."`
+	Queues *int     `placeholder:"N" help:"Channels at first; default: 8, but at most one for each virtual processor."`
+	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
+	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface."`
+}
+
+// config checks the flags and returns the guest's configuration.
+func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
+	cfg := guest.Config{Name: name, VPs: f.VCPUs, Log: log}
+	if f.VCPUs == 0 {
+		cfg.VPs = min(max(runtime.NumCPU(), guest.MinVPs), hv.MaxVPs)
+	}
+	if cfg.VPs < 1 || cfg.VPs > hv.MaxVPs {
+		return cfg, usagef("--vcpus %d: want 1 to %d", f.VCPUs, hv.MaxVPs)
+	}
+	if f.Queues != nil {
+		cfg.Queues = *f.Queues
+		switch {
+		case cfg.Queues < 1 || cfg.Queues > hv.MaxVPs:
+			return cfg, usagef("--queues %d: want 1 to %d", cfg.Queues, hv.MaxVPs)
+		case cfg.Queues > cfg.VPs:
+			return cfg, usagef("--queues %d: more than the %d virtual processors; raise --vcpus or ask for fewer", cfg.Queues, cfg.VPs)
+		}
+	}
+	if f.MAC != "" {
+		mac, err := nic.ParseMAC(f.MAC)
+		if err != nil {
+			return cfg, usagef("--mac: %w", err)
+		}
+		cfg.MAC = mac
+	}
+	if f.Iface == "" || len(f.Iface) > 15 || strings.ContainsAny(f.Iface, "/ \t\n:") {
+		return cfg, usagef("--iface %q: want a name of 1 to 15 characters without space, slash and colon", f.Iface)
+	}
+	return cfg, nil
+}
+
+// addresses returns the static addresses, and whether DHCP is to give one.
+func (f *guestFlags) addresses() (static []netip.Prefix, dhcp bool, err error) {
+	for _, s := range f.Addr {
+		if s == "dhcp" {
+			dhcp = true
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, false, usagef("--addr %s: want dhcp, or an address with its prefix length such as 198.18.0.2/24", s)
+		}
+		static = append(static, p)
+	}
+	return static, dhcp, nil
+}
+
+// logFlags say how much is logged.
+type logFlags struct {
+	Verbose bool `short:"v" help:"Log what happens to standard error."`
+}
+
+// logger returns where libraries log to, nil for nowhere.
+func (f *logFlags) logger() *slog.Logger {
+	if !f.Verbose {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}

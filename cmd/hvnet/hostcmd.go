@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"hvnet/control"
+	"hvnet/host"
+	"hvnet/hv/attach"
+	"hvnet/link/tap"
+)
+
+// hostCmd is a host that guests attach to, and the commands to one.
+type hostCmd struct {
+	Serve hostServeCmd `cmd:"" default:"withargs" hidden:""`
+	Ctl   hostCtlCmd   `cmd:"" help:"Ask a running host."`
+}
+
+// hostServeCmd is a running host.
+type hostServeCmd struct {
+	Listen string `required:"" placeholder:"PATH" help:"Socket to make, on which guests attach."`
+	hostFlags
+	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
+	logFlags
+}
+
+// Run serves guests until it is interrupted.
+func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
+	log := c.logger()
+	prof, err := c.profile()
+	if err != nil {
+		return err
+	}
+	gw, hasGateway, err := c.gateway(log)
+	if err != nil {
+		return err
+	}
+	uplinks, err := c.uplinks()
+	if err != nil {
+		return err
+	}
+	h := host.New(host.Config{Profile: prof, Log: log})
+	defer closeIn(&err, h.Close)
+	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if hasGateway {
+		if err := h.AddGateway(gw); err != nil {
+			return err
+		}
+	}
+	for _, name := range uplinks {
+		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
+			return err
+		}
+	}
+	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
+		"ports": func(context.Context, []byte) (any, error) { return h.Ports(), nil },
+	})
+	if err != nil {
+		return err
+	}
+	defer ctl.Close()
+	fmt.Fprintf(s.out, "listening on %s\n", c.Listen)
+	return h.Accept(ctx, l)
+}
+
+// ctlPath is where a host that listens on path takes commands.
+func ctlPath(path string) string { return path + ".ctl" }
+
+// hostCtlCmd are the commands to a running host.
+type hostCtlCmd struct {
+	Path hostCtlPath `arg:""`
+}
+
+// hostCtlPath is a running host, and what it can be asked.
+type hostCtlPath struct {
+	Path  string       `arg:"" help:"Socket of the host."`
+	Ports hostPortsCmd `cmd:"" help:"List the ports of the switch."`
+}
+
+// hostPortsCmd lists ports.
+type hostPortsCmd struct{}
+
+// Run prints the ports of the host's switch and what was lost at each.
+func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
+	var ports []host.PortInfo
+	if err := control.Call(ctx, ctlPath(c.Host.Ctl.Path.Path), "ports", nil, &ports); err != nil {
+		return err
+	}
+	return printPorts(s.out, ports)
+}
+
+// printPorts prints a table of ports.
+func printPorts(w io.Writer, ports []host.PortInfo) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PORT\tADDRESS\tSTATE\tVMBUS\tNVSP\tCHANNELS\tIN\tOUT\tDROPPED")
+	for _, p := range ports {
+		state, bus, nvsp, channels := "connected", "-", "-", "-"
+		if g := p.Guest; g != nil {
+			state, channels = string(g.Stage), fmt.Sprint(g.Channels)
+			if g.VMBus != 0 {
+				bus = g.VMBus.String()
+			}
+			if g.NVSP != 0 {
+				nvsp = g.NVSP.String()
+			}
+		}
+		var drops []string
+		for reason, n := range p.Drops() {
+			if n > 0 {
+				drops = append(drops, fmt.Sprintf("%d %s", n, reason))
+			}
+		}
+		slices.Sort(drops)
+		if len(drops) == 0 {
+			drops = []string{"0"}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Switch.Name, p.Address(), state, bus, nvsp, channels,
+			p.Switch.InFrames, p.Switch.OutFrames, strings.Join(drops, ", "))
+	}
+	return t.Flush()
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"hvnet/control"
+	"hvnet/guest"
+	"hvnet/link/netstack"
+	"hvnet/link/tap"
+	"hvnet/sandbox"
+)
+
+// A place is a network namespace in which interfaces are made.
+type place interface {
+	OpenTAP(ctx context.Context, cfg tap.Config) (*tap.TAP, error)
+	Configure(ctx context.Context, ifc sandbox.Interface) error
+	NetNSInode() uint64
+}
+
+// here is the namespace of this process.
+type here struct{ inode uint64 }
+
+func (here) OpenTAP(_ context.Context, cfg tap.Config) (*tap.TAP, error) { return tap.Open(cfg) }
+func (here) Configure(_ context.Context, ifc sandbox.Interface) error    { return sandbox.Configure(ifc) }
+func (h here) NetNSInode() uint64                                        { return h.inode }
+
+// An iface is a guest's NIC as a kernel interface, with its control socket.
+type iface struct {
+	name  string
+	guest *guest.Guest
+	place place
+	tap   *tap.TAP
+	leave func(context.Context) error
+	ctl   *control.Server
+	addrs atomic.Pointer[[]netip.Prefix] // those that the interface has
+
+	stopLease func() // nil without DHCP
+}
+
+// newInterface makes the kernel interface of a guest's NIC and serves its settings.
+// No traffic flows yet.
+func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_ *iface, err error) {
+	e := &iface{name: name, guest: g, place: at}
+	defer func() {
+		if err != nil {
+			closeIn(&err, e.close)
+		}
+	}()
+	e.tap, err = at.OpenTAP(ctx, tap.Config{
+		Name: name, Queues: g.NIC.Channels().Max, MAC: g.NIC.MAC(), MTU: g.NIC.MTU(),
+	})
+	switch {
+	case errors.Is(err, tap.ErrExists):
+		return nil, fmt.Errorf("interface %s exists in this network namespace: remove it, or choose another name with --iface", name)
+	case err != nil:
+		return nil, err
+	}
+	e.ctl, err = control.ServeDevice(at.NetNSInode(), name, g.NIC)
+	return e, err
+}
+
+// configure lets traffic flow and gives the interface its addresses and routes.
+func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []netip.Addr, dhcp bool) (err error) {
+	if !dhcp {
+		if e.leave, err = e.guest.Join(ctx, e.tap, nil); err != nil {
+			return err
+		}
+		return e.address(ctx, addrs, gateways)
+	}
+	client := netstack.NewLeaseClient(e.guest.NIC.MAC(), guest.Sender{Guest: e.guest})
+	if e.leave, err = e.guest.Join(ctx, e.tap, client); err != nil {
+		return err
+	}
+	lease, err := client.Obtain(ctx)
+	if err != nil {
+		return fmt.Errorf("address of %s by DHCP: %w", e.name, err)
+	}
+	use := func(ctx context.Context, l netstack.Lease) error {
+		gws := gateways
+		if l.Router.IsValid() {
+			gws = append(slices.Clone(gws), l.Router)
+		}
+		return e.address(ctx, append(slices.Clone(addrs), l.Addr), gws)
+	}
+	if err := use(ctx, lease); err != nil {
+		return err
+	}
+	renewing, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	e.stopLease = func() {
+		stop()
+		<-done
+	}
+	go func() {
+		defer close(done)
+		renew(renewing, client, lease, use)
+	}()
+	return nil
+}
+
+// renew asks for the lease again at half of its time, as RFC 2131 section 4.4.5
+// has it, until ctx ends.
+func renew(ctx context.Context, c *netstack.LeaseClient, l netstack.Lease, use func(context.Context, netstack.Lease) error) {
+	for {
+		wait := time.NewTimer(max(l.Time/2, time.Minute))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		case <-wait.C:
+		}
+		if next, err := c.Obtain(ctx); err == nil && use(ctx, next) == nil {
+			l = next
+		}
+	}
+}
+
+// address brings the interface up with addresses, and default routes by those
+// gateways that they reach.
+func (e *iface) address(ctx context.Context, addrs []netip.Prefix, gateways []netip.Addr) error {
+	ifc := sandbox.Interface{Name: e.name, Up: true, Addrs: addrs}
+	for _, gw := range gateways {
+		if slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Contains(gw) }) {
+			ifc.Routes = append(ifc.Routes, sandbox.DefaultRoute(gw))
+		}
+	}
+	e.addrs.Store(&addrs)
+	return e.place.Configure(ctx, ifc)
+}
+
+// addresses returns the addresses that the interface was given.
+func (e *iface) addresses() []netip.Prefix {
+	if a := e.addrs.Load(); a != nil {
+		return *a
+	}
+	return nil
+}
+
+// environment tells a command about the interface.
+func (e *iface) environment() []string {
+	env := []string{"HVNET_IFACE=" + e.name}
+	for _, a := range e.addresses() {
+		if a.Addr().Is4() {
+			env = append(env, "HVNET_ADDR="+a.Addr().String())
+			break
+		}
+	}
+	return append(env, control.Environment()...)
+}
+
+// close removes the interface.
+func (e *iface) close(ctx context.Context) error {
+	var errs []error
+	if e.stopLease != nil {
+		e.stopLease()
+	}
+	if e.ctl != nil {
+		errs = append(errs, e.ctl.Close())
+	}
+	if e.leave != nil {
+		errs = append(errs, e.leave(ctx))
+	}
+	if e.tap != nil {
+		errs = append(errs, e.tap.Close())
+	}
+	return errors.Join(errs...)
+}

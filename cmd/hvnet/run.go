@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"hvnet/guest"
+	"hvnet/host"
+	"hvnet/hv"
+	"hvnet/link/netstack"
+	"hvnet/link/tap"
+	"hvnet/sandbox"
+)
+
+// runCmd is a host, a guest and a namespace with eth0 in one process.
+type runCmd struct {
+	hostFlags
+	guestFlags
+	logFlags
+	Cmd []string `arg:"" optional:"" passthrough:"" name:"cmd" help:"Command to run inside, after --; default: a shell."`
+}
+
+// Run runs the command and returns its exit status.
+func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
+	log := c.logger()
+	prof, err := c.profile()
+	if err != nil {
+		return err
+	}
+	gw, hasGateway, err := c.gateway(log)
+	if err != nil {
+		return err
+	}
+	uplinks, err := c.uplinks()
+	if err != nil {
+		return err
+	}
+	cfg, err := c.config("guest1", log)
+	if err != nil {
+		return err
+	}
+	addrs, dhcp, err := c.addresses()
+	if err != nil {
+		return err
+	}
+	if len(addrs) == 0 && !dhcp && hasGateway {
+		addrs = neighbours(gw)
+	}
+
+	box, err := sandbox.New(ctx, sandbox.Config{})
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	h := host.New(host.Config{Profile: prof, Log: log})
+	defer closeIn(&err, h.Close)
+	if hasGateway {
+		if err := h.AddGateway(gw); err != nil {
+			return err
+		}
+	}
+	for _, name := range uplinks {
+		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
+			return err
+		}
+	}
+	part, far, err := hv.Pipe(cfg.VPs)
+	if err != nil {
+		return err
+	}
+	go h.Serve(far, host.PortConfig{Name: cfg.Name, MAC: cfg.MAC})
+	g, err := guest.Start(ctx, part, cfg)
+	if err != nil {
+		return err
+	}
+	defer closeIn(&err, g.Close)
+	e, err := newInterface(ctx, g, c.Iface, box)
+	if err != nil {
+		return err
+	}
+	defer closeIn(&err, e.close)
+	if err := e.configure(ctx, addrs, gateways(gw), dhcp); err != nil {
+		return err
+	}
+	if hasGateway {
+		if err := box.SetResolver(ctx, gw.IPv4.Addr()); err != nil && log != nil {
+			log.Warn("no resolver of its own", "error", err)
+		}
+	}
+	return runInside(ctx, box, e, c.Cmd, gw)
+}
+
+// runInside runs the command, and tells it where it is.
+func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []string, gw netstack.GatewayConfig) error {
+	if len(argv) > 0 && argv[0] == "--" {
+		argv = argv[1:]
+	}
+	if len(argv) == 0 {
+		shell := os.Getenv("SHELL")
+		if shell == "" {
+			shell = "/bin/sh"
+		}
+		argv = []string{shell}
+	}
+	env := append(e.environment(), "HVNET_GATEWAY="+addrString(gw.IPv4), "HVNET_GATEWAY6="+addrString(gw.IPv6))
+	// The command gets the signals, so the context must not end by them.
+	status, err := box.Run(context.WithoutCancel(ctx), sandbox.Command{Args: argv, Env: env})
+	switch {
+	case status == 0:
+		return err
+	case err != nil:
+		return errors.Join(fmt.Errorf("run %s: %w", argv[0], err), exitError(status))
+	}
+	return exitError(status)
+}
+
+// neighbours returns the guest's addresses: those next to the gateway's.
+func neighbours(gw netstack.GatewayConfig) []netip.Prefix {
+	var addrs []netip.Prefix
+	for _, p := range []netip.Prefix{gw.IPv4, gw.IPv6} {
+		if p.IsValid() {
+			addrs = append(addrs, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
+		}
+	}
+	return addrs
+}
+
+// gateways returns the gateway's addresses.
+func gateways(gw netstack.GatewayConfig) []netip.Addr {
+	var addrs []netip.Addr
+	for _, p := range []netip.Prefix{gw.IPv4, gw.IPv6} {
+		if p.IsValid() {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return addrs
+}
+
+// addrString returns a prefix's address, "" for none.
+func addrString(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.Addr().String()
+}
+
+// closeTime bounds how long closing something may take.
+const closeTime = 5 * time.Second
+
+// closeIn closes something at the end of a command, also when the command's
+// context has ended, and adds its error.
+func closeIn(err *error, f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	*err = errors.Join(*err, f(ctx))
+}

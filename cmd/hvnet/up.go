@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"hvnet/guest"
+)
+
+// upCmd attaches a guest to a host and makes its NIC a kernel interface here.
+type upCmd struct {
+	Path string `arg:"" help:"Socket of the host."`
+	Name string `placeholder:"PORT" help:"Name of the switch port to have: it brings its address back. Default: the host's next free one."`
+	guestFlags
+	Wait time.Duration `default:"10s" help:"How long to wait for a host at PATH."`
+	logFlags
+}
+
+// errHostGone is why up ends by itself.
+var errHostGone = errors.New("the host is gone")
+
+// Run keeps the interface up until it is interrupted or the host is gone.
+func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
+	cfg, err := c.config(c.Name, c.logger())
+	if err != nil {
+		return err
+	}
+	addrs, dhcp, err := c.addresses()
+	if err != nil {
+		return err
+	}
+	at, err := thisNamespace()
+	if err != nil {
+		return err
+	}
+	g, err := c.dial(ctx, cfg, s)
+	if err != nil {
+		return err
+	}
+	defer closeIn(&err, g.Close)
+	start, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	e, err := newInterface(start, g, c.Iface, at)
+	if err != nil {
+		return err
+	}
+	defer closeIn(&err, e.close)
+	if err := e.configure(start, addrs, nil, dhcp); err != nil {
+		return err
+	}
+	info := g.NIC.Info()
+	var with strings.Builder
+	for _, a := range e.addresses() {
+		fmt.Fprintf(&with, ", %s", a)
+	}
+	fmt.Fprintf(s.out, "%s up: %s, NVSP %s over VMBus %s, %d channels%s\n",
+		c.Iface, info.MAC, info.NVSP, info.VMBus, g.NIC.Channels().Combined, with.String())
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-g.Done():
+		return errHostGone
+	}
+}
+
+// dial attaches to the host, waiting for it if there is none yet.
+func (c *upCmd) dial(ctx context.Context, cfg guest.Config, s streams) (*guest.Guest, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Wait)
+	defer cancel()
+	return guest.Dial(ctx, c.Path, cfg, func() {
+		fmt.Fprintf(s.err, "waiting for a host at %s\n", c.Path)
+	})
+}
