@@ -253,13 +253,17 @@ func (c *control) sendMapped(length int, err error) (n, size int, e effect) {
 	return 0, 0, effect{reply: c.pad(nvsp.SendSendBufferComplete{Status: nvsp.StatusFail}.Append(nil)), fault: err}
 }
 
-// revoke takes a buffer away. It is not answered.
+// revoke takes a buffer away. It is not answered. The guest goes on to tear down
+// the GPADL by another way, which may be the faster one.
 func (c *control) revoke(state *bufferState, do op, t nvsp.MessageType) effect {
-	if *state != bufferReady {
-		return effect{fault: fmt.Errorf("%v without a buffer", t)}
+	switch *state {
+	case bufferReady:
+		*state = bufferRevoked
+		return effect{op: do}
+	case bufferRevoked:
+		return effect{}
 	}
-	*state = bufferRevoked
-	return effect{op: do}
+	return effect{fault: fmt.Errorf("%v without a buffer", t)}
 }
 
 // revoked notes that the guest tore down the GPADL below a buffer.
