@@ -23,13 +23,16 @@ func (b bitmap) set(n int) bool {
 	return atomic.OrUint64(&b[n/64], bit)&bit == 0
 }
 
-// take clears one word and returns what it held. A word of zeros is only read,
-// so that looking at an idle bitmap takes no cache line from the other side.
-func (b bitmap) take(word int) uint64 {
-	if atomic.LoadUint64(&b[word]) == 0 {
-		return 0
+// take clears the first word from index from on that has bits set, and returns
+// its index and what it held; 0 if there is none. Words of zeros are only read, so
+// that looking at an idle bitmap takes no cache line from the other side.
+func (b bitmap) take(from int) (word int, v uint64) {
+	for i := from; i < len(b); i++ {
+		if atomic.LoadUint64(&b[i]) != 0 {
+			return i, atomic.SwapUint64(&b[i], 0)
+		}
 	}
-	return atomic.SwapUint64(&b[word], 0)
+	return len(b), 0
 }
 
 // eachBit calls f with the number of every set bit of the word with the given index.

@@ -62,20 +62,18 @@ func (g *GuestSynIC) TakeFlags(vp int, each func(flag int)) {
 	if vp < 0 || vp >= g.vps {
 		return
 	}
-	for i := range Flags / 64 {
-		if v := g.takeFlags(vp, i); v != 0 {
-			eachBit(i, v, each)
-		}
+	for i, v := g.takeFlags(vp, 0); v != 0; i, v = g.takeFlags(vp, i+1) {
+		eachBit(i, v, each)
 	}
 }
 
-func (g *GuestSynIC) takeFlags(vp, word int) uint64 {
+func (g *GuestSynIC) takeFlags(vp, from int) (word int, v uint64) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.closed {
-		return 0
+		return 0, 0
 	}
-	return flagsAt(g.page(2 + 2*vp)).take(word)
+	return flagsAt(g.page(2 + 2*vp)).take(from)
 }
 
 // TakeMessage copies the message of a VP to m, frees the slot and, if the host

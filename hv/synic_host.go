@@ -243,21 +243,17 @@ func (s *HostSynIC) SetFlag(vp, flag int) error {
 // TakeSignals clears the bitmap of signalled connections and calls each for every
 // one that was set. It is what a host does when a guest rings.
 func (s *HostSynIC) TakeSignals(each func(conn uint32)) {
-	for i := range MaxConnectionID / 64 {
-		if v := s.takeSignals(i); v != 0 {
-			eachBit(i, v, func(n int) { each(uint32(n)) })
-		}
+	for i, v := s.takeSignals(0); v != 0; i, v = s.takeSignals(i + 1) {
+		eachBit(i, v, func(n int) { each(uint32(n)) })
 	}
 }
 
-// takeSignals takes one word, under a lock that is not held while each runs.
-func (s *HostSynIC) takeSignals(word int) uint64 {
+// takeSignals takes the next word that is not 0, under a lock that is not held
+// while each runs.
+func (s *HostSynIC) takeSignals(from int) (word int, v uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.signals == nil {
-		return 0
-	}
-	return s.signals.take(word)
+	return s.signals.take(from)
 }
 
 // Close lets go of all pages. When it returns none of them is touched any more

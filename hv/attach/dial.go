@@ -120,9 +120,9 @@ func (p *partition) welcomed(x *received, vps int) error {
 	}
 	fds := x.fds
 	x.fds = nil
-	p.host = &bell{fd: fds[0]}
+	p.host = &ringer{fd: fds[0]}
 	for i, fd := range fds[1:] {
-		l, err := newListener(fd)
+		l, err := newWaiter(fd)
 		if err != nil {
 			x.fds = fds[i+2:] // fd itself is closed
 			return err

@@ -18,8 +18,8 @@ type guest struct {
 	trust  bool
 	memory *hv.Memory
 	synic  *hv.HostSynIC
-	heard  *listener // rung by the guest
-	bells  []bell    // of the VPs
+	heard  *waiter  // rung by the guest
+	bells  []ringer // of the VPs
 
 	once sync.Once
 	err  error // of the one who closed it first

@@ -224,7 +224,7 @@ func (g *guest) welcome(id uint32) error {
 		return err
 	}
 	theirs = append(theirs, rung)
-	if g.heard, err = newListener(heard); err != nil {
+	if g.heard, err = newWaiter(heard); err != nil {
 		return err
 	}
 	for range g.hello.VPs {
@@ -233,7 +233,7 @@ func (g *guest) welcome(id uint32) error {
 			return err
 		}
 		theirs = append(theirs, heard)
-		g.bells = append(g.bells, bell{fd: rung})
+		g.bells = append(g.bells, ringer{fd: rung})
 	}
 	return send(g.conn, reply{hv.StatusSuccess, Version, ""}.append(nil, id), theirs)
 }

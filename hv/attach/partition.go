@@ -17,8 +17,8 @@ type partition struct {
 	conn   *net.UnixConn
 	memory *hv.Allocator
 	synic  *hv.GuestSynIC
-	host   *bell       // rings the host
-	vps    []*listener // rung by the host
+	host   *ringer   // rings the host
+	vps    []*waiter // rung by the host
 	reader sync.WaitGroup
 
 	mu      sync.Mutex

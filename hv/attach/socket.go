@@ -100,10 +100,10 @@ func checkPeer(c *net.UnixConn) error {
 	return nil
 }
 
-// A bell is the end of a doorbell that is rung: a connected datagram socket. It
+// A ringer is the end of a doorbell that is rung: a connected datagram socket. It
 // is no os.File, for which ringing would cost an allocation; the SynIC's locks see
 // to it that nobody rings a bell that is closed.
-type bell struct {
+type ringer struct {
 	fd   int
 	note [1]byte
 }
@@ -111,26 +111,26 @@ type bell struct {
 // ring rings without waiting. A full queue means that the other side has not yet
 // heard the last ring, so that it will look after this one too; any other error
 // means that there is no other side.
-func (b *bell) ring() { unix.Send(b.fd, b.note[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
+func (b *ringer) ring() { unix.Send(b.fd, b.note[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
 
-// A listener is the end of a doorbell where one waits.
-type listener struct {
+// A waiter is the end of a doorbell where one waits.
+type waiter struct {
 	file *os.File
 	note [1]byte
 }
 
-func newListener(fd int) (*listener, error) {
+func newWaiter(fd int) (*waiter, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("prepare a doorbell: %w", err)
 	}
-	return &listener{file: os.NewFile(uintptr(fd), "doorbell")}, nil
+	return &waiter{file: os.NewFile(uintptr(fd), "doorbell")}, nil
 }
 
 // wait waits for a ring, and returns false when the doorbell is closed or stopped
 // by a deadline. One ring is taken at a time: emptying the queue would cost a
 // system call more each time, to save looking at idle bitmaps once in a while.
-func (l *listener) wait() bool {
+func (l *waiter) wait() bool {
 	_, err := l.file.Read(l.note[:])
 	return err == nil || errors.Is(err, io.EOF) // an empty datagram rings too
 }
