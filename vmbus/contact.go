@@ -3,25 +3,20 @@ package vmbus
 // InitiateContact (14) opens a connection, or starts it anew: the host drops all
 // that it had. It answers with VERSION_RESPONSE.
 type InitiateContact struct {
-	Version  Version
-	TargetVP uint32 // where the host posts its messages; see Version.HasMessageVP
+	Version  Version // 8
+	TargetVP uint32  // 12: where the host posts its messages; see Version.HasMessageVP
 
-	// InterruptPage is the GPA of the page for signals. Below 5.0 only; hosts
-	// ignore it from 2.4 on.
-	InterruptPage uint64
-	// SINT is where the host posts, 2 for VMBus. From 5.0.
-	SINT uint8
-	// VTL is the virtual trust level of the host that is meant. From 5.1.
-	VTL uint8
-	// Features are those that the guest would like. From 6.0.
-	Features Features
+	InterruptPage uint64   // 16, below 5.0: GPA of the page for signals; hosts ignore it from 2.4 on
+	SINT          uint8    // 16, from 5.0: where the host posts, 2 for VMBus
+	VTL           uint8    // 17, from 5.1: the virtual trust level of the host that is meant
+	Features      Features // 20, from 6.0: those that the guest would like
 
-	// ParentToChild and ChildToParent are the GPAs of the two monitor pages. Both
-	// or none are zero; the guest triggers in the second.
-	ParentToChild, ChildToParent uint64
+	// The GPAs of the two monitor pages. Both or none are zero; the guest
+	// triggers in the second.
+	ParentToChild uint64 // 24
+	ChildToParent uint64 // 32
 
-	// ClientID is sent with FeatureClientID.
-	ClientID GUID
+	ClientID GUID // 40, with FeatureClientID
 }
 
 const (
@@ -96,18 +91,16 @@ const (
 
 // VersionResponse (15) answers INITIATE_CONTACT.
 type VersionResponse struct {
-	Supported bool
-	// State matters if Supported, and from 2.4: see Version.HasConnectionState.
-	State ConnectionState
-	// Version is the version asked for. On the wire below 5.0.
-	Version Version
-	// ConnID is the connection for all further messages. On the wire from 5.0.
-	ConnID uint32
-	// Features are the granted ones. From 6.0.
-	Features Features
-	// ParentToChild and ChildToParent are the GPAs of the host's monitor pages,
-	// with FeatureServerMonitor; the second is not zero then.
-	ParentToChild, ChildToParent uint64
+	Supported bool            // 8; if not, all else is zero
+	State     ConnectionState // 9; see Version.HasConnectionState
+	Version   Version         // 12, below 5.0: the version asked for
+	ConnID    uint32          // 12, from 5.0: the connection for all further messages
+	Features  Features        // 16, from 6.0: those granted
+
+	// With FeatureServerMonitor the GPAs of the host's monitor pages. The second
+	// is not zero then.
+	ParentToChild uint64 // 24
+	ChildToParent uint64 // 32
 }
 
 const (
@@ -181,7 +174,8 @@ func ParseVersionResponse(b []byte, v Version) (m VersionResponse, err error) {
 
 // ModifyConnection (25) moves the monitor pages. Both addresses or none are zero.
 type ModifyConnection struct {
-	ParentToChild, ChildToParent uint64
+	ParentToChild uint64 // 8
+	ChildToParent uint64 // 16
 }
 
 const modifyConnectionSize = 24
@@ -201,7 +195,9 @@ func ParseModifyConnection(b []byte) (m ModifyConnection, err error) {
 }
 
 // ModifyConnectionResponse (26) answers MODIFY_CONNECTION.
-type ModifyConnectionResponse struct{ State ConnectionState }
+type ModifyConnectionResponse struct {
+	State ConnectionState // 8
+}
 
 const modifyConnectionResponseSize = 9
 

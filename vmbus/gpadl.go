@@ -16,11 +16,11 @@ const rangeSize = 8
 
 // GPADLHeader (8) begins a GPADL.
 type GPADLHeader struct {
-	Relid    uint32
-	ID       uint32 // chosen by the guest, not 0
-	RangeLen uint16 // bytes of the whole list
-	Ranges   uint16 // number of ranges in the list
-	Data     []byte // the beginning of the list: of the message, not a copy
+	Relid    uint32 // 8
+	ID       uint32 // 12: chosen by the guest, not 0
+	RangeLen uint16 // 16: bytes of the whole list
+	Ranges   uint16 // 18: number of ranges in the list
+	Data     []byte // 20: the beginning of the list; of the message, not a copy
 }
 
 const gpadlHeaderSize = 20 // in front of Data
@@ -49,9 +49,9 @@ func ParseGPADLHeader(b []byte) (m GPADLHeader, err error) {
 
 // GPADLBody (9) goes on with a GPADL.
 type GPADLBody struct {
-	Number uint32 // of the message; Linux leaves it 0, so nobody may rely on it
-	ID     uint32
-	Data   []byte // more of the list: of the message, not a copy
+	Number uint32 // 8: of the message; Linux leaves it 0, so nobody may rely on it
+	ID     uint32 // 12
+	Data   []byte // 16: more of the list; of the message, not a copy
 }
 
 const gpadlBodySize = 16 // in front of Data
@@ -101,7 +101,11 @@ func cut(list []byte, n int) (head, rest []byte) {
 }
 
 // GPADLCreated (10) answers the last message of a GPADL.
-type GPADLCreated struct{ Relid, ID, Status uint32 }
+type GPADLCreated struct {
+	Relid  uint32 // 8
+	ID     uint32 // 12
+	Status uint32 // 16
+}
 
 const gpadlCreatedSize = 20
 
@@ -120,7 +124,10 @@ func ParseGPADLCreated(b []byte) (m GPADLCreated, err error) {
 
 // GPADLTeardown (11) takes a GPADL back. The host answers with GPADL_TORNDOWN when
 // it holds no reference to the pages any more.
-type GPADLTeardown struct{ Relid, ID uint32 }
+type GPADLTeardown struct {
+	Relid uint32 // 8
+	ID    uint32 // 12
+}
 
 const gpadlTeardownSize = 16
 
@@ -138,7 +145,9 @@ func ParseGPADLTeardown(b []byte) (m GPADLTeardown, err error) {
 }
 
 // GPADLTorndown (12) answers GPADL_TEARDOWN. It names no channel.
-type GPADLTorndown struct{ ID uint32 }
+type GPADLTorndown struct {
+	ID uint32 // 8
+}
 
 const gpadlTorndownSize = 12
 

@@ -19,16 +19,17 @@ const (
 
 // Offer (1) offers a channel: the primary channel of a device, or one more of it.
 type Offer struct {
-	Class, Instance GUID // of the device; a sub-channel has those of its primary
-	Flags           ChannelFlags
-	MMIO            uint16 // MMIO space that the device wants, in MiB
-	UserData        [120]byte
-	SubChannel      uint16 // index in the device, 0 for the primary; from 2.4
-	Relid           uint32 // names the channel in all messages, 1 to RelidLimit-1
-	MonitorID       uint8  // bit in the monitor page, if Monitored
-	Monitored       bool   // signalled by monitor page
-	Dedicated       bool   // has an interrupt of its own; from 1.1
-	ConnID          uint32 // the connection that the guest signals; from 1.1
+	Class      GUID         // 8: of the device; a sub-channel has that of its primary
+	Instance   GUID         // 24: the same
+	Flags      ChannelFlags // 56
+	MMIO       uint16       // 58: MMIO space that the device wants, in MiB
+	UserData   [120]byte    // 60
+	SubChannel uint16       // 180, from 2.4: index in the device, 0 for the primary
+	Relid      uint32       // 184: names the channel in all messages, 1 to RelidLimit-1
+	MonitorID  uint8        // 188: bit in the monitor page, if Monitored
+	Monitored  bool         // 189, bit 0: signalled by monitor page
+	Dedicated  bool         // 190, bit 0, from 1.1: has an interrupt of its own
+	ConnID     uint32       // 192, from 1.1: the connection that the guest signals
 }
 
 const (
@@ -93,7 +94,9 @@ func bit(set bool) byte {
 
 // RescindOffer (2) takes an offer back. The guest closes the channel and answers
 // with RELID_RELEASED.
-type RescindOffer struct{ Relid uint32 }
+type RescindOffer struct {
+	Relid uint32 // 8
+}
 
 const rescindOfferSize = 12
 
@@ -110,7 +113,9 @@ func ParseRescindOffer(b []byte) (m RescindOffer, err error) {
 
 // RelidReleased (13) tells that the guest has forgotten a rescinded channel. Only
 // then the host may offer the relid again.
-type RelidReleased struct{ Relid uint32 }
+type RelidReleased struct {
+	Relid uint32 // 8
+}
 
 const relidReleasedSize = 12
 

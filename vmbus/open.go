@@ -3,18 +3,18 @@ package vmbus
 // OpenChannel (5) opens an offered channel. The host answers with
 // OPENCHANNEL_RESULT; data may come before it.
 type OpenChannel struct {
-	Relid      uint32
-	OpenID     uint32 // the guest's choice, echoed in the result
-	GPADL      uint32 // of the memory of both rings, upstream first
-	TargetVP   uint32 // whom the host interrupts, or NoVP; see Version.HasTargetVP
-	DownOffset uint32 // where the downstream ring begins in the GPADL, in pages
-	UserData   [120]byte
+	Relid      uint32    // 8
+	OpenID     uint32    // 12: the guest's choice, echoed in the result
+	GPADL      uint32    // 16: of the memory of both rings, upstream first
+	TargetVP   uint32    // 20: whom the host interrupts, or NoVP; see Version.HasTargetVP
+	DownOffset uint32    // 24: where the downstream ring begins in the GPADL, in pages
+	UserData   [120]byte // 28
 
 	// The rest is sent with FeatureGuestSignal or FeatureInterruptRedirection.
 
-	ConnID    uint32 // the connection that the guest will signal
-	EventFlag uint16 // the flag that the host shall set
-	Redirect  bool   // redirect the interrupt
+	ConnID    uint32 // 148: the connection that the guest will signal
+	EventFlag uint16 // 152: the flag that the host shall set
+	Redirect  bool   // 154, bit 0: redirect the interrupt
 }
 
 const (
@@ -66,9 +66,9 @@ func ParseOpenChannel(b []byte, f Features) (m OpenChannel, err error) {
 
 // OpenResult (6) answers OPENCHANNEL and OPEN_RESERVED_CHANNEL.
 type OpenResult struct {
-	Relid  uint32
-	OpenID uint32
-	Status uint32 // StatusSuccess, or the reason why not
+	Relid  uint32 // 8
+	OpenID uint32 // 12
+	Status uint32 // 16: StatusSuccess, or the reason why not
 }
 
 const openResultSize = 20
@@ -88,7 +88,9 @@ func ParseOpenResult(b []byte) (m OpenResult, err error) {
 
 // CloseChannel (7) closes a channel. Nothing answers it: the guest knows that the
 // host has let go when the teardown of the rings' GPADL is confirmed.
-type CloseChannel struct{ Relid uint32 }
+type CloseChannel struct {
+	Relid uint32 // 8
+}
 
 const closeChannelSize = 12
 
@@ -105,7 +107,10 @@ func ParseCloseChannel(b []byte) (m CloseChannel, err error) {
 
 // ModifyChannel (22) moves an open channel to another target VP. Before 5.3 nothing
 // answers it; interrupts may go to the old VP for a while.
-type ModifyChannel struct{ Relid, TargetVP uint32 }
+type ModifyChannel struct {
+	Relid    uint32 // 8
+	TargetVP uint32 // 12
+}
 
 const modifyChannelSize = 16
 
@@ -123,7 +128,10 @@ func ParseModifyChannel(b []byte) (m ModifyChannel, err error) {
 }
 
 // ModifyChannelResponse (24) answers MODIFYCHANNEL from 5.3 on.
-type ModifyChannelResponse struct{ Relid, Status uint32 }
+type ModifyChannelResponse struct {
+	Relid  uint32 // 8
+	Status uint32 // 12
+}
 
 const modifyChannelResponseSize = 16
 

@@ -3,11 +3,11 @@ package vmbus
 // OpenReserved (18) opens a channel that is not offered and outlives UNLOAD, for
 // crash dumps. The host answers with OPENCHANNEL_RESULT to the VP and SINT named.
 type OpenReserved struct {
-	ID         uint32
-	TargetVP   uint32
-	SINT       uint32
-	GPADL      uint32
-	DownOffset uint32 // where the downstream ring begins, in pages
+	ID         uint32 // 8
+	TargetVP   uint32 // 12
+	SINT       uint32 // 16
+	GPADL      uint32 // 20
+	DownOffset uint32 // 24: where the downstream ring begins, in pages
 }
 
 const openReservedSize = 28
@@ -26,7 +26,11 @@ func ParseOpenReserved(b []byte) (m OpenReserved, err error) {
 }
 
 // CloseReserved (19) closes such a channel; it works without a connection.
-type CloseReserved struct{ ID, TargetVP, SINT uint32 }
+type CloseReserved struct {
+	ID       uint32 // 8
+	TargetVP uint32 // 12
+	SINT     uint32 // 16
+}
 
 const closeReservedSize = 20
 
@@ -44,7 +48,9 @@ func ParseCloseReserved(b []byte) (m CloseReserved, err error) {
 }
 
 // CloseReservedResponse (20) answers CLOSE_RESERVED_CHANNEL.
-type CloseReservedResponse struct{ ID uint32 }
+type CloseReservedResponse struct {
+	ID uint32 // 8
+}
 
 const closeReservedResponseSize = 12
 
@@ -64,8 +70,9 @@ func ParseCloseReservedResponse(b []byte) (m CloseReservedResponse, err error) {
 // TLConnectRequest (21) asks for an hv_sock connection to a service of the host. It
 // is answered by the offer of a channel, or by TL_CONNECT_RESULT if it failed.
 type TLConnectRequest struct {
-	Endpoint, Service GUID
-	Silo              GUID // from 5.2; zero if the guest sent the short form
+	Endpoint GUID // 8
+	Service  GUID // 24
+	Silo     GUID // 40, from 5.2; zero if the guest sent the short form
 }
 
 const (
@@ -99,8 +106,9 @@ func ParseTLConnectRequest(b []byte, v Version) (m TLConnectRequest, err error) 
 
 // TLConnectResult (23) tells that an hv_sock connection failed.
 type TLConnectResult struct {
-	Endpoint, Service GUID
-	Status            uint32
+	Endpoint GUID   // 8
+	Service  GUID   // 24
+	Status   uint32 // 40
 }
 
 const tlConnectResultSize = 44

@@ -2,8 +2,9 @@
 // exchange through the hypervisor's message slots, and the descriptors of the
 // packets on a channel's rings. It holds no state and does no I/O.
 //
-// Each control message is a struct with Append and a Parse function. The layout of
-// a message is in its Append, the offsets in its Parse. Parse functions accept
+// Each control message is a struct with Append and a Parse function. The number at
+// a field is its offset in the message, whose first 8 bytes are the header: u32 type
+// and u32 zero. The constant behind the struct is its size. Parse functions accept
 // messages that are longer than needed, since some guests always post 240 bytes,
 // and check everything whose check needs the message alone. A few messages have a
 // form that depends on the negotiated [Version] or [Features]; those take it as an
