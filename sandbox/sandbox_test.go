@@ -425,7 +425,26 @@ func TestOrdinaryUser(t *testing.T) {
 	t.Logf("%s", out)
 }
 
+// TestForbidden asks for a sandbox in a user namespace that may have no further
+// namespaces.
 func TestForbidden(t *testing.T) {
+	need.Root(t) // who else may run the test program where it lies?
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "echo 0 >/proc/sys/user/max_net_namespaces && exec "+program)
+	cmd.Env = append(os.Environ(), ownerEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if want := "make sandbox: " + ErrForbidden.Error(); !strings.HasPrefix(string(out), want) {
+		t.Errorf("%v: %q, want %q…", err, out, want)
+	}
+
 	for _, err := range []error{unix.EPERM, unix.ENOSPC, fmt.Errorf("start: %w", unix.EINVAL)} {
 		if !forbidden(err) {
 			t.Errorf("%v: not taken as a refusal", err)
