@@ -151,7 +151,7 @@ func TestConcurrently(t *testing.T) {
 	for _, batch := range []int{1, 3, 32} {
 		for _, pages := range []int{1, 4} {
 			t.Run(fmt.Sprintf("batch=%d/pages=%d", batch, pages), func(t *testing.T) {
-				concurrently(t, pages, batch, 20000)
+				concurrently(t, pages, batch, 10000)
 			})
 		}
 	}
