@@ -268,6 +268,12 @@ func TestTAP(t *testing.T) {
 		}
 	}
 
+	// Settings too, from outside the namespaces.
+	if err := errors.Join(eth0.SetLink(nic.LinkState{Up: true, Mbps: 40000}), eth0.SetMTU(1280)); err != nil {
+		t.Error(err)
+	}
+	check("ip address show eth0", "mtu 1280", "LOWER_UP")
+
 	// Errors keep what they are.
 	if _, err := s.OpenTAP(t.Context(), tap.Config{Name: "eth0"}); !errors.Is(err, tap.ErrExists) {
 		t.Errorf("second eth0: %v, want ErrExists", err)
