@@ -38,3 +38,11 @@ func TestPipeVPs(t *testing.T) {
 	}
 	openPipe(t, hv.MaxVPs)
 }
+
+func BenchmarkRoundTrip(b *testing.B) {
+	p, g, err := hv.Pipe(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	boundary.BenchmarkRoundTrip(b, p, g)
+}

@@ -184,7 +184,7 @@ func (s *HostSynIC) deliver(vp int) {
 		v.slot.put(&v.queue[n], n+1 < len(v.queue))
 		s.interrupt(vp)
 	}
-	v.queue = v.queue[:copy(v.queue, v.queue[n:])]
+	v.queue = v.queue[n:]
 	if len(v.queue) == 0 {
 		v.queue = nil
 		s.waiting.And(^bit)

@@ -100,10 +100,10 @@ type ListenConfig struct {
 	TrustMemory bool
 	// Limits bound what one guest can make the host hold.
 	Limits hv.Limits
-	// Admit, if not nil, is asked before a guest is let in. Its error refuses
-	// the guest, who is told the text. It may be called from several
-	// goroutines. A guest that was let in may still be gone before Accept
-	// returns it.
+	// Admit, if not nil, is asked last before a guest is let in. Its error
+	// refuses the guest, who is told the text. It may be called from several
+	// goroutines, and should only look: a guest that was let in may be gone
+	// before Accept returns it.
 	Admit func(Hello) error
 	// HelloTimeout is how long a guest that has connected may say nothing;
 	// 0 means 5 seconds.

@@ -193,11 +193,6 @@ func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, er
 	if len(x.fds) != len(h.regions) {
 		return nil, hv.StatusInvalidParameter, fmt.Errorf("%d descriptors for %d regions of memory", len(x.fds), len(h.regions))
 	}
-	if l.config.Admit != nil {
-		if err := l.config.Admit(h.Hello); err != nil {
-			return nil, hv.StatusAccessDenied, err
-		}
-	}
 	g := &guest{conn: conn, hello: h.Hello, trust: l.config.TrustMemory, memory: hv.NewMemory(l.config.Limits), done: make(chan struct{})}
 	g.synic = hv.NewHostSynIC(h.VPs, func(vp int) { g.bells[vp].ring() })
 	for i, r := range h.regions {
@@ -207,6 +202,11 @@ func (l *Listener) admit(conn *net.UnixConn, x *received) (*guest, hv.Status, er
 	}
 	if err := g.synic.MapPages(g.memory, h.pages); err != nil {
 		return g, hv.StatusInvalidParameter, err
+	}
+	if l.config.Admit != nil {
+		if err := l.config.Admit(h.Hello); err != nil {
+			return g, hv.StatusAccessDenied, err
+		}
 	}
 	return g, hv.StatusSuccess, nil
 }

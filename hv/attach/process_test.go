@@ -144,6 +144,13 @@ func TestSecondProcessKilled(t *testing.T) {
 	}
 }
 
+func BenchmarkRoundTripOneProcess(b *testing.B) {
+	l, path := listen(b, attach.ListenConfig{})
+	p := dial(b, path, attach.Hello{VPs: 1})
+	g, _ := accept(b, l)
+	boundary.BenchmarkRoundTrip(b, p, g)
+}
+
 func BenchmarkRoundTripTwoProcesses(b *testing.B) {
 	g, _, _, signals := startSecondProcess(b)
 	b.ReportAllocs()

@@ -575,3 +575,25 @@ func testAllocations(t *testing.T, open Opener) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// BenchmarkRoundTrip measures an event of the host that the guest answers with an
+// event, both asleep before.
+func BenchmarkRoundTrip(b *testing.B, p hv.Partition, g hv.Guest) {
+	answers := make(chan uint32, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { g.Serve(Funcs{OnSignal: func(conn uint32) { answers <- conn }}) })
+	wg.Go(func() {
+		answer := func(int) { p.SignalEvent(0x2001) }
+		for p.Wait(0) == nil {
+			p.TakeFlags(0, answer)
+		}
+	})
+	b.ReportAllocs()
+	for b.Loop() {
+		g.SetFlag(0, 1)
+		<-answers
+	}
+	g.Close()
+	p.Close()
+	wg.Wait()
+}
