@@ -19,7 +19,7 @@ func (n *NIC) attach(ctx context.Context, want settings) (*session, error) {
 		return s, nil
 	}
 	// The caller's time may be over; tidying up has its own.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.timeout)
+	ctx, cancel := n.ownTime(ctx)
 	defer cancel()
 	if e := s.close(ctx); e != nil {
 		err = errors.Join(err, fmt.Errorf("tidy up: %w", e))
@@ -64,16 +64,14 @@ func (s *session) openPrimary(ctx context.Context) error {
 
 // openQueue opens the channel with the given index and starts its goroutine.
 func (s *session) openQueue(ctx context.Context, index int) error {
-	ctx, cancel := context.WithTimeout(ctx, s.n.timeout)
+	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	ch, err := s.n.dev.Open(ctx, index, index%s.n.dev.VPs(), s.n.ringBytes)
 	if err != nil {
 		return fmt.Errorf("open channel %d: %w", index, err)
 	}
 	q := newQueue(s, ch, index)
-	s.growing.Lock()
 	s.queues = append(s.queues, q)
-	s.growing.Unlock()
 	go q.run()
 	return nil
 }

@@ -41,6 +41,8 @@ func bufferBytes(n, section, limit int) int {
 
 // share allocates a buffer and makes it known to the host.
 func (s *session) share(ctx context.Context, what string, b *shared, bytes int) error {
+	ctx, cancel := s.n.bound(ctx)
+	defer cancel()
 	var err error
 	if b.region, err = s.n.dev.Alloc(bytes); err != nil {
 		return fmt.Errorf("allocate %s of %d bytes: %w", what, bytes, err)
@@ -161,6 +163,8 @@ func (s *session) unshare(ctx context.Context, b *shared) error {
 	if !b.shared {
 		return nil
 	}
+	ctx, cancel := s.n.bound(ctx)
+	defer cancel()
 	if err := s.n.dev.Unshare(ctx, b.gpadl); err != nil {
 		return fmt.Errorf("take a buffer back: %w", err)
 	}
@@ -168,8 +172,9 @@ func (s *session) unshare(ctx context.Context, b *shared) error {
 	return nil
 }
 
-// freeMemory frees everything but what the host may still write to.
-func (s *session) freeMemory() error {
+// freeMemory frees everything but what the host may still use: buffers that it has
+// not given up, and, unless the channels are closed, pages that packets name.
+func (s *session) freeMemory(closed bool) error {
 	var errs []error
 	free := func(r *hv.Region) {
 		if r.Bytes != nil {
@@ -182,7 +187,9 @@ func (s *session) freeMemory() error {
 			free(&b.region)
 		}
 	}
-	free(&s.buffers.runs)
-	free(&s.buffers.control)
+	if closed {
+		free(&s.buffers.runs)
+		free(&s.buffers.control)
+	}
 	return errors.Join(errs...)
 }

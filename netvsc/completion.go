@@ -22,7 +22,7 @@ func (q *queue) settle() {
 	for i := range q.done {
 		q.complete(&q.done[i], &freed)
 	}
-	woken := q.resume()
+	q.resume()
 	q.payOwed()
 	q.ch.Unlock()
 	if freed.batches > 0 {
@@ -32,7 +32,7 @@ func (q *queue) settle() {
 	}
 	freed.flush(s)
 	if len(q.done) > 0 {
-		if s.n.starving.Load() > 0 && (woken || !q.stopped.Load()) {
+		if s.n.starving.Load() > 0 {
 			s.n.wakePumps()
 		}
 		s.nudge()

@@ -90,11 +90,10 @@ func (q *queue) stop() {
 }
 
 // resume puts what waits for room into the ring, and starts a stopped queue again
-// when the host has caught up. It returns whether it did. The caller holds the
-// producer lock.
-func (q *queue) resume() bool {
+// when the host has caught up. The caller holds the producer lock.
+func (q *queue) resume() {
 	if !q.stopped.Load() || q.s.broken() {
-		return false
+		return
 	}
 	done := 0
 	for i := range q.waiting {
@@ -110,9 +109,8 @@ func (q *queue) resume() bool {
 	}
 	q.waiting = q.waiting[:copy(q.waiting, q.waiting[done:])]
 	if len(q.waiting) > 0 || q.outstanding > 0 && q.freePercent() <= highWater {
-		return false
+		return
 	}
 	q.stopped.Store(false)
 	q.s.n.count.Add(counter.WakeQueue, 1)
-	return true
 }

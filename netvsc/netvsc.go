@@ -192,6 +192,17 @@ func (n *NIC) failure() error {
 	}
 }
 
+// bound returns ctx with the end that each wait for the host has.
+func (n *NIC) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, n.timeout)
+}
+
+// ownTime returns a context for what has to be done after a failure, which may well
+// be that the caller's time is over.
+func (n *NIC) ownTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	return n.bound(context.WithoutCancel(ctx))
+}
+
 // MAC returns the permanent address, as the host gave it.
 func (n *NIC) MAC() nic.MAC { return n.session.Load().mac }
 

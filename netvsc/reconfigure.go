@@ -48,7 +48,7 @@ func (n *NIC) reconfigure(ctx context.Context, want settings) error {
 	} else {
 		n.log.Warn("netvsc: change of settings failed, going back", "err", err)
 		// The caller's time may be what ran out.
-		tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.timeout)
+		tctx, cancel := n.ownTime(ctx)
 		defer cancel()
 		var restore error
 		if s, restore = n.attach(tctx, old); restore != nil {
@@ -73,7 +73,7 @@ func (n *NIC) detach(ctx context.Context) error {
 	s := n.session.Load()
 	if n.up {
 		if err := n.quiesce(ctx, s); err != nil {
-			tctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.timeout)
+			tctx, cancel := n.ownTime(ctx)
 			defer cancel()
 			return errors.Join(err, n.resume(tctx))
 		}

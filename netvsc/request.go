@@ -78,7 +78,7 @@ const maxReply = 52 + 4096
 
 // wait waits for the answer to q.
 func (s *session) wait(ctx context.Context, q *request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.n.timeout)
+	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	var err error
 	select {
@@ -174,7 +174,7 @@ func (s *session) sendControl(ctx context.Context, what string, r *request, msg 
 // put puts one packet into the primary channel's ring, waiting for room if need be.
 // build begins the transaction; it returns nil if it can't now.
 func (s *session) put(ctx context.Context, what string, build func(q *queue) ([]byte, uint64)) error {
-	ctx, cancel := context.WithTimeout(ctx, s.n.timeout)
+	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	q := s.queues[0]
 	for {

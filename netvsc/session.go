@@ -52,8 +52,7 @@ type session struct {
 	pages    *pool // for control messages
 	pagePFNs []uint64
 
-	queues  []*queue   // by channel index; complete before senders see the session
-	growing sync.Mutex // of queues
+	queues  []*queue // by channel index; complete before senders see the session
 	senders []*sender
 	table   atomic.Pointer[[tableSize]uint32] // for sending, as the host gave it
 
@@ -88,7 +87,7 @@ func (s *session) broken() bool {
 }
 
 // fail ends a session that can't go on: its device was taken away, or the host
-// broke the rules of a ring. All waits end, all queues stop.
+// broke the rules of a ring. All waits end, and nothing more is sent.
 func (s *session) fail(err error) {
 	s.failOnce.Do(func() {
 		s.err = fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, err)
@@ -96,11 +95,6 @@ func (s *session) fail(err error) {
 		s.n.log.Error("netvsc: device lost", "err", err)
 		s.n.interruptPumps()
 	})
-	s.growing.Lock()
-	defer s.growing.Unlock()
-	for _, q := range s.queues {
-		q.stopped.Store(true)
-	}
 }
 
 // pause waits a moment, for what sends no signal.
@@ -133,7 +127,7 @@ func (s *session) nudge() {
 // drain waits until the host has completed everything that was sent and the rings
 // are empty both ways. The caller has stopped senders and told the host to stop.
 func (s *session) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.n.timeout)
+	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	s.draining.Store(true)
 	for {
@@ -205,9 +199,13 @@ func (s *session) close(ctx context.Context) error {
 	for _, q := range s.queues {
 		q.end()
 	}
+	closed := true
 	if len(s.queues) > 0 {
-		if err := s.n.dev.Close(ctx, s.queues[0].ch); err != nil && !s.broken() {
+		cctx, cancel := s.n.bound(ctx)
+		defer cancel()
+		if err := s.n.dev.Close(cctx, s.queues[0].ch); err != nil && !s.broken() {
 			errs = append(errs, fmt.Errorf("close channels: %w", err))
+			closed = false
 		}
 		for _, q := range s.queues {
 			q.release()
@@ -216,6 +214,6 @@ func (s *session) close(ctx context.Context) error {
 	for _, b := range []*shared{&s.buffers.rx, &s.buffers.tx} {
 		errs = append(errs, s.unshare(ctx, b))
 	}
-	errs = append(errs, s.freeMemory())
+	errs = append(errs, s.freeMemory(closed))
 	return errors.Join(errs...)
 }

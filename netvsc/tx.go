@@ -34,7 +34,7 @@ type lane struct {
 }
 
 // readyMax is how many ring packets a lane collects before it takes the lock.
-const readyMax = 16
+const readyMax = 8
 
 // A sender turns frames into batches. It belongs to one goroutine at a time and to
 // one attachment of the device.
@@ -80,6 +80,9 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 		return 0
 	}
 	s := n.session.Load()
+	if s.broken() {
+		return 0
+	}
 	t := s.senders[uint(queue)%uint(len(s.senders))]
 	t.mu.Lock()
 	defer t.mu.Unlock()

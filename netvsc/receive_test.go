@@ -1,0 +1,122 @@
+package netvsc
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/rndis"
+)
+
+func TestReceive(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{})
+	r := up(t, n)
+	h.until(t, "the filter is set", func() bool { return h.filter == 0x0d })
+	var want [][]byte
+	for i := range 50 {
+		b := frame(i, 14+i*29)
+		want = append(want, b)
+		if err := h.queue(3).indicate(packetMessage(b, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameFrames(t, r.wait(t, len(want)), want)
+	for _, m := range r.meta {
+		if m.Channel != 3 || m.HashKind != nic.HashNone {
+			t.Errorf("metadata %+v", m)
+		}
+	}
+	h.until(t, "all sections come back", func() bool { return len(h.rxBusy) == 0 })
+	if got := n.session.Load().queues[3].count.Load(counter.RxPackets); got != 50 {
+		t.Errorf("rx_queue_3_packets is %d", got)
+	}
+}
+
+func TestReceiveSeveralRanges(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{})
+	r := up(t, n)
+	var want, messages [][]byte
+	for i := range 200 {
+		want = append(want, frame(i, 60+i))
+		messages = append(messages, packetMessage(want[i], nil))
+	}
+	if err := h.queue(1).indicate(messages...); err != nil {
+		t.Fatal(err)
+	}
+	sameFrames(t, r.wait(t, len(want)), want)
+	if r.calls != 1 {
+		t.Errorf("sink was called %d times for one packet", r.calls)
+	}
+}
+
+func TestReceiveInfo(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{})
+	r := up(t, n)
+	b := frame(1, 300)
+	h.queue(0).indicate(packetMessage(b, &rndis.Info{Has: rndis.HasHash | rndis.HasVLAN, Hash: 0x12345678, VLAN: 0x6123}))
+	want := append(append(append([]byte(nil), b[:12]...), 0x81, 0x00, 0x61, 0x23), b[12:]...)
+	sameFrames(t, r.wait(t, 1), [][]byte{want})
+	if m := r.meta[0]; m.Hash != 0x12345678 || m.HashKind != nic.HashL4 {
+		t.Errorf("metadata %+v", m)
+	}
+}
+
+// TestReceiveRingFull has the driver's outbound ring full while it receives: the
+// completions come later, all of them.
+func TestReceiveRingFull(t *testing.T) {
+	h := newFakeHost()
+	gate := make(chan struct{})
+	h.onData = func(q *fakeQueue, tid uint64) bool { <-gate; return false }
+	n := open(t, h, Config{Queues: 1, RingBytes: 2 * 4096})
+	r := up(t, n)
+	for n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) > 0 {
+	}
+	const count = 60
+	for i := range count {
+		for h.queue(0).indicate(packetMessage(frame(i, 60), nil)) != nil {
+		}
+	}
+	r.wait(t, count)
+	close(gate)
+	h.until(t, "all sections come back", func() bool { return len(h.rxBusy) == 0 })
+	if n.count.Load(counter.RxCompBusy) == 0 {
+		t.Error("rx_comp_busy is 0")
+	}
+}
+
+func TestUpDown(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{})
+	ctx := context.Background()
+	r := up(t, n)
+	if err := n.Down(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if h.filter != 0 {
+		t.Errorf("filter is %#x after Down", h.filter)
+	}
+	h.queue(0).indicate(packetMessage(frame(0, 60), nil))
+	h.until(t, "the section comes back", func() bool { return len(h.rxBusy) == 0 })
+	if len(r.frames) != 0 {
+		t.Error("sink was called after Down")
+	}
+	r2 := up(t, n)
+	h.queue(0).indicate(packetMessage(frame(0, 60), nil))
+	r2.wait(t, 1)
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{"Up": n.Up(ctx, r), "Down": n.Down(ctx), "SetChannels": n.SetChannels(ctx, 2)} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s after Close: %v", what, err)
+		}
+	}
+	if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 0 {
+		t.Error("Send took a frame after Close")
+	}
+}
