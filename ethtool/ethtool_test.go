@@ -256,6 +256,24 @@ func FuzzScanInt(f *testing.F) {
 	})
 }
 
+// FuzzRun: whatever the command line, there is an answer, and the device has a
+// number of channels that it can have.
+func FuzzRun(f *testing.F) {
+	for _, s := range []string{"-i eth0", "-L eth0 combined 0x2", "--debug 1 -S eth0", "--json -l eth0", "-g eth1", "-L * rx -1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		d := newFake()
+		got := d.run(t, strings.Split(line, " ")...)
+		if !strings.HasSuffix(got, "= 0\n") && !strings.Contains(got, "! ") {
+			t.Errorf("%q fails and does not say why:\n%s", line, got)
+		}
+		if n := d.channels.Combined; n < 1 || n > d.channels.Max {
+			t.Errorf("%q: %d channels", line, n)
+		}
+	})
+}
+
 func ExampleRun() {
 	lookup := func(name string) (Device, error) { return newFake(), nil }
 	exit := Run(context.Background(), []string{"-L", "eth0", "combined", "1"}, lookup, os.Stdout, os.Stdout)

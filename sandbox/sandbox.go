@@ -81,6 +81,10 @@ type reply struct {
 // bounds the making alone. The error is ErrForbidden where the machine does not
 // allow it.
 func New(ctx context.Context, cfg Config) (*Sandbox, error) {
+	if os.Getenv(helperEnv) != "" {
+		// Or helpers would start helpers without end.
+		return nil, errors.New("make sandbox: this process is a helper itself: the program does not call sandbox.MaybeHelper")
+	}
 	flags := uintptr(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
 	attempts := []uintptr{flags | unix.CLONE_NEWUSER}
 	if os.Geteuid() == 0 {

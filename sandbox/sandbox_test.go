@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"hvnet/internal/need"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // or each helper takes a second to end
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // start makes a sandbox for the test, which is skipped where that is forbidden.
@@ -429,6 +430,15 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Errorf("namespaces were not tested:\n%s", out)
 	}
 	t.Logf("%s", out)
+}
+
+// TestNoHelper: a program that does not call MaybeHelper must not start itself over
+// and over.
+func TestNoHelper(t *testing.T) {
+	t.Setenv(helperEnv, "1")
+	if _, err := New(t.Context(), Config{}); err == nil || !strings.Contains(err.Error(), "MaybeHelper") {
+		t.Errorf("in a helper: %v", err)
+	}
 }
 
 // TestForbidden asks for a sandbox in a user namespace that may have no further
