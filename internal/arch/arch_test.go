@@ -25,7 +25,7 @@ const (
 var lowLevel = []string{"hv", "hv/", "ring", "link/", "sandbox", "control"}
 
 // free lists what stands above the table: commands, and helpers of tests.
-var free = []string{"cmd/", "internal/", "examples/"}
+var free = []string{"cmd/", "internal/", "hv/internal/", "examples/"}
 
 var tableRow = regexp.MustCompile("^\\| `([^`]+)` \\|[^|]*\\|([^|]*)\\|$")
 
