@@ -63,11 +63,15 @@ func (m *machine) requestOffers() wait {
 
 // unload ends the connection. The answer is UNLOAD_RESPONSE.
 func (m *machine) unload() (wait, error) {
-	if m.version == 0 {
-		return wait{}, errors.New("there is no connection")
+	w := wait{message: vmbus.TypeUnloadResponse}
+	switch {
+	case m.version == 0:
+		return w, errors.New("there is no connection")
+	case m.waiting[w]:
+		return w, errors.New("the connection is ending")
 	}
 	m.post(vmbus.Unload{}.Append(nil))
-	return m.wait(wait{message: vmbus.TypeUnloadResponse}), nil
+	return m.wait(w), nil
 }
 
 // waits returns what is waited for, in an order.
