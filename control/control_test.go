@@ -289,6 +289,19 @@ func TestDeafClient(t *testing.T) {
 	}
 }
 
+// leaveSocket leaves a socket as a dead process does.
+func leaveSocket(t *testing.T, path string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSockets(t *testing.T) {
 	path := filepath.Join(shortDir(t), "ctl")
 	first, err := Serve(path, nil)
@@ -314,15 +327,7 @@ func TestSockets(t *testing.T) {
 	}
 	second.Close()
 
-	// A socket that a dead process left.
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(fd)
+	leaveSocket(t, path)
 	third, err := Serve(path, nil)
 	if err != nil {
 		t.Fatalf("over a stale socket: %v", err)
@@ -370,7 +375,8 @@ func TestOtherUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.TrimSpace(string(out))
+		line, _, _ := strings.Cut(string(out), "\n")
+		return line
 	}
 	if got := ask(); !strings.Contains(got, "permission denied true") {
 		t.Errorf("by the socket's mode: %s", got)

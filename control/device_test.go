@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -199,6 +200,43 @@ func TestForeignDir(t *testing.T) {
 	os.Mkdir(dir, 0o700)
 	os.Chown(dir, 65534, 65534)
 	refused("another user's", fs.ErrPermission)
+}
+
+// TestSweep: sockets of killed drivers go, those of the living and of who has only
+// begun stay.
+func TestSweep(t *testing.T) {
+	dir := runtimeIn(t)
+	s, err := ServeDevice(1, "eth0", &fake{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	old := time.Now().Add(-time.Hour)
+	os.Chtimes(s.Path(), old, old)
+	for _, name := range []string{"net-2/eth0", "net-3/eth0", "net-1/eth1"} {
+		path := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(path), 0o700)
+		leaveSocket(t, path)
+		if name != "net-3/eth0" {
+			os.Chtimes(path, old, old)
+		}
+	}
+	s2, err := ServeDevice(4, "eth0", &fake{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s2.Close()
+	left, _ := filepath.Glob(filepath.Join(dir, "*", "*"))
+	var want []string
+	for _, name := range []string{"net-1/eth0", "net-3/eth0", "net-4/eth0"} {
+		want = append(want, filepath.Join(dir, name))
+	}
+	if !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "net-2")); err == nil {
+		t.Error("the empty directory stays")
+	}
 }
 
 func TestNetNSInode(t *testing.T) {

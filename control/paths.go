@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,6 +96,7 @@ func checkName(iface string) error {
 // makeDirs makes the directory of a namespace's sockets, for the user alone.
 func makeDirs(netns uint64) error {
 	top := RuntimeDir()
+	sweep(top, time.Now())
 	for _, d := range []string{top, namespaceDir(netns)} {
 		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make runtime directory: %w", err)
@@ -104,6 +106,23 @@ func makeDirs(netns uint64) error {
 		}
 	}
 	return nil
+}
+
+// sweep removes what killed drivers left. It leaves alone a socket of less than a
+// minute: its server may be about to listen.
+func sweep(top string, now time.Time) {
+	if checkDir(top) != nil {
+		return
+	}
+	sockets, _ := filepath.Glob(filepath.Join(top, "net-*", "*"))
+	for _, path := range sockets {
+		fi, err := os.Lstat(path)
+		if err != nil || fi.Mode().Type() != fs.ModeSocket || now.Sub(fi.ModTime()) < time.Minute || alive(path) {
+			continue
+		}
+		os.Remove(path)
+		os.Remove(filepath.Dir(path)) // if that was the last
+	}
 }
 
 // checkDir refuses a directory in which others could put sockets of their own: in
