@@ -30,7 +30,7 @@ var (
 const (
 	recvGPADL = 0xe1e11
 	sendGPADL = 0xe1e12
-	recvBytes = 256 << 10
+	recvBytes = 512 << 10
 	sendBytes = 64 << 10
 )
 
