@@ -86,6 +86,9 @@ func (s *processStation) Close() error {
 	return s.stack.Close()
 }
 
+// transferWindow is the receive window of each connection of a transfer, in bytes.
+const transferWindow = 128 << 10
+
 // receiveAll accepts the connections of one transfer and returns the sum of their
 // bytes when all have ended. The first byte of each is the number of connections.
 func receiveAll(ctx context.Context, l net.Listener) (int64, error) {
@@ -101,6 +104,13 @@ func receiveAll(ctx context.Context, l net.Listener) (int64, error) {
 			return sum, fmt.Errorf("accept: %w", err)
 		}
 		stop := context.AfterFunc(ctx, func() { c.Close() })
+		// All windows together fit the receive buffer of a channel: TCP fills what
+		// it is given, and more would be lost there, as in any full queue.
+		if k, ok := c.(interface{ SetReadBuffer(int) error }); ok {
+			if err := k.SetReadBuffer(transferWindow); err != nil {
+				return sum, err
+			}
+		}
 		var first [1]byte
 		if _, err := io.ReadFull(c, first[:]); err != nil {
 			c.Close()
