@@ -151,7 +151,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 	if denied {
 		return "", fmt.Errorf("start %s: %w", name, fs.ErrPermission)
 	}
-	return "", fmt.Errorf("start %s: command not found: %w", name, fs.ErrNotExist)
+	return "", &textError{"start " + name + ": command not found", []error{fs.ErrNotExist}}
 }
 
 // resolve returns path as seen from dir, the empty dir being the current one.
@@ -169,10 +169,13 @@ func resolve(dir, path string) string {
 func executable(file string) error {
 	fi, err := os.Stat(file)
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return &textError{"start " + file + ": no such file", []error{err}}
+		}
 		return fmt.Errorf("start command: %w", err)
 	}
 	if fi.IsDir() {
-		return fmt.Errorf("start %s: is a directory: %w", file, fs.ErrPermission)
+		return &textError{"start " + file + ": is a directory", []error{fs.ErrPermission}}
 	}
 	if err := unix.Access(file, unix.X_OK); err != nil {
 		return fmt.Errorf("start %s: %w", file, fs.ErrPermission)

@@ -72,14 +72,15 @@ type wireError struct {
 // same program.
 var kinds = [...]error{tap.ErrNoTun, tap.ErrPermission, tap.ErrExists, ErrNoInterface, os.ErrNotExist}
 
-// remoteError is a wireError at its receiver.
-type remoteError struct {
+// A textError has a text of its own and is also other errors: a wireError at its
+// receiver is one.
+type textError struct {
 	text  string
 	kinds []error
 }
 
-func (e *remoteError) Error() string   { return e.text }
-func (e *remoteError) Unwrap() []error { return e.kinds }
+func (e *textError) Error() string   { return e.text }
+func (e *textError) Unwrap() []error { return e.kinds }
 
 func toWire(err error) *wireError {
 	if err == nil {
@@ -100,7 +101,7 @@ func (m *message) err() error {
 	if m.Error == nil {
 		return nil
 	}
-	e := &remoteError{text: m.Error.Text}
+	e := &textError{text: m.Error.Text}
 	for _, i := range m.Error.Kinds {
 		if i >= 0 && i < len(kinds) {
 			e.kinds = append(e.kinds, kinds[i])
