@@ -48,6 +48,8 @@ type station interface {
 	Receive(ctx context.Context, port uint16) (<-chan received, error)
 	// Send sends to a port for a time, over several connections at once.
 	Send(ctx context.Context, to netip.AddrPort, streams int, d time.Duration) error
+	// Lost counts the frames that were lost between the NIC and the stack.
+	Lost() []nic.Stat
 	// Close takes the stack off the guest's NIC.
 	Close() error
 }
@@ -281,19 +283,37 @@ func (t *tour) poster(ctx context.Context, _ *demoCmd) error {
 	return nil
 }
 
+// lostInDriver are the driver's counters of frames that did not arrive.
+var lostInDriver = []string{
+	"tx_no_memory", "tx_no_space", "tx_too_big", "tx_malformed", "tx_lost", "vlan_error", "rx_no_memory", "host_bad_packet",
+}
+
 // drops lists everything that was lost anywhere.
 func (t *tour) drops(context.Context, *demoCmd) error {
 	t.heading("Drops")
-	lost := 0
-	for _, p := range t.host.Ports() {
-		for reason, n := range p.Drops() {
-			if n > 0 {
-				t.row(p.Switch.Name, fmt.Sprintf("%d %s", n, reason))
-				lost++
-			}
+	none := true
+	lost := func(where, why string, n uint64) {
+		if n > 0 {
+			t.row(where, fmt.Sprintf("%d %s", n, why))
+			none = false
 		}
 	}
-	if lost == 0 {
+	for _, p := range t.host.Ports() {
+		for reason, n := range p.Drops() {
+			lost("port of "+p.Switch.Name, reason, n)
+		}
+	}
+	for i, g := range t.guests {
+		for _, s := range g.NIC.Stats() {
+			if slices.Contains(lostInDriver, s.Name) {
+				lost(t.names[i], s.Name, s.Value)
+			}
+		}
+		for _, s := range t.stations[i].Lost() {
+			lost(t.names[i], s.Name, s.Value)
+		}
+	}
+	if none {
 		t.row("none")
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"hvnet/guest"
 	"hvnet/link/tap"
+	"hvnet/nic"
 	"hvnet/sandbox"
 )
 
@@ -113,6 +114,8 @@ func (s *kernelStation) Receive(ctx context.Context, port uint16) (<-chan receiv
 func (s *kernelStation) Send(ctx context.Context, to netip.AddrPort, streams int, d time.Duration) error {
 	return s.ask(ctx, nil, "send", to.String(), fmt.Sprint(streams), d.String())
 }
+
+func (s *kernelStation) Lost() []nic.Stat { return s.tap.Stats() }
 
 func (s *kernelStation) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"hvnet/guest"
 	"hvnet/link/netstack"
+	"hvnet/nic"
 )
 
 // processStation is a guest with an IP stack in this process.
@@ -78,6 +80,10 @@ func (s *processStation) Receive(ctx context.Context, port uint16) (<-chan recei
 
 func (s *processStation) Send(ctx context.Context, to netip.AddrPort, streams int, d time.Duration) error {
 	return sendAll(ctx, func(ctx context.Context) (net.Conn, error) { return s.stack.DialTCP(ctx, to) }, streams, d)
+}
+
+func (s *processStation) Lost() []nic.Stat {
+	return slices.DeleteFunc(s.stack.Stats(), func(c nic.Stat) bool { return c.Name != "tx_dropped" && c.Name != "rx_malformed" })
 }
 
 func (s *processStation) Close() error {
