@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ type fakeHost struct {
 	onControl   func(q *fakeQueue, t rndis.MessageType, m []byte, tid uint64) (handled bool)
 	onOpen      func(index int) error
 	onShare     func(n int) error
+	onPacket    func(index int, b []byte)                     // sees every packet
+	onRNDIS     func(m []byte)                                // sees every control message
 	onData      func(q *fakeQueue, tid uint64) (handled bool) // not completed if true
 	oid         map[rndis.OID][]byte                          // answers
 	deaf        bool                                          // reads no ring
@@ -281,12 +284,28 @@ func (q *fakeQueue) send(parts ...[]byte) error {
 
 func (q *fakeQueue) complete(tid uint64, m []byte) {
 	// 28 bytes at least: older drivers insist.
-	if err := q.send(vmbus.AppendCompletion(nil, tid), nvsp.Pad(m, 0, 28)); err != nil {
-		q.h.wrong("complete %#x: %v", tid, err)
+	for {
+		err := q.send(vmbus.AppendCompletion(nil, tid), nvsp.Pad(m, 0, 28))
+		if err == nil {
+			return
+		}
+		select {
+		case <-q.stop:
+			return
+		default:
+			runtime.Gosched()
+		}
+		if err != ring.ErrFull {
+			q.h.wrong("complete %#x: %v", tid, err)
+			return
+		}
 	}
 }
 
 func (q *fakeQueue) packet(b []byte) {
+	if q.h.onPacket != nil {
+		q.h.onPacket(q.index, b)
+	}
 	p, err := vmbus.ParsePacket(b)
 	if err != nil {
 		q.h.wrong("packet: %v", err)

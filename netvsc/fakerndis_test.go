@@ -83,6 +83,9 @@ func (q *fakeQueue) data(b []byte, m nvsp.RNDISPacket, p *vmbus.Packet) {
 // control answers a control message.
 func (q *fakeQueue) control(m []byte, tid uint64) {
 	h := q.h
+	if h.onRNDIS != nil {
+		h.onRNDIS(m)
+	}
 	hd, err := rndis.ParseHeader(m, len(m))
 	if err != nil {
 		h.wrong("%v", err)

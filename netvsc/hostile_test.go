@@ -79,7 +79,7 @@ func TestHostileEmptyCompletion(t *testing.T) {
 		q.send(vmbus.AppendCompletion(nil, tid), nvsp.InitComplete{Status: nvsp.StatusSuccess}.Append(nil))
 		return false
 	}
-	n := open(t, h, Config{})
+	n := open(t, h, Config{Queues: 1}) // so that what follows comes after it
 	r := up(t, n)
 	alive(t, h, n, r)
 	if got := n.count.Load(counter.HostBadCompletion); got != 2 {
@@ -240,7 +240,7 @@ func FuzzHost(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte, seed uint64) {
 		h := newFakeHost()
 		h.vps = 2
-		n := open(t, h, Config{RxSections: 100, RingBytes: 8 * 4096})
+		n := open(t, h, Config{RxSections: 400, RingBytes: 8 * 4096})
 		r := up(t, n)
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		word := func() uint32 { return rnd.Uint32() >> rnd.IntN(32) }
@@ -250,6 +250,8 @@ func FuzzHost(f *testing.F) {
 			for j := range b {
 				b[j] = byte(rnd.Uint32() >> rnd.IntN(24))
 			}
+			// A section of its own, that the host writes once.
+			at := uint32((100 + i) * h.rxSection)
 			m := packetMessage(frame(i, 60), &rndis.Info{Has: rndis.HasHash | rndis.HasVLAN})
 			switch op % 8 {
 			case 0:
@@ -259,12 +261,13 @@ func FuzzHost(f *testing.F) {
 			case 2:
 				q.send(vmbus.AppendCompletion(nil, uint64(word()%8)<<32|uint64(word()%16)), put32(put32(make([]byte, 40), 0, 100+word()%40), 4, word()))
 			case 3:
-				copy(h.rx.Bytes, b)
-				q.send(vmbus.AppendTransferPages(nil, 1<<40, nvsp.ReceiveBufferID, []vmbus.ByteRange{{Count: word(), Offset: word()}}),
+				copy(h.rx.Bytes[at:], b)
+				q.send(vmbus.AppendTransferPages(nil, 1<<40, nvsp.ReceiveBufferID, []vmbus.ByteRange{
+					{Count: word(), Offset: at}, {Count: word() % 2048, Offset: uint32(len(h.rx.Bytes)) + word()}}),
 					nvsp.RNDISPacket{}.Append(nil))
 			case 4:
-				copy(h.rx.Bytes, put32(m, rnd.IntN(len(m)/4)*4, word()))
-				q.send(vmbus.AppendTransferPages(nil, 1<<40, nvsp.ReceiveBufferID, []vmbus.ByteRange{{Count: uint32(len(m))}}),
+				copy(h.rx.Bytes[at:], put32(m, rnd.IntN(len(m)/4)*4, word()))
+				q.send(vmbus.AppendTransferPages(nil, 1<<40, nvsp.ReceiveBufferID, []vmbus.ByteRange{{Count: uint32(len(m)), Offset: at}}),
 					nvsp.RNDISPacket{}.Append(nil))
 			case 5:
 				for _, t := range []rndis.MessageType{rndis.TypeQueryComplete, rndis.TypeIndicateStatus, rndis.TypeSetComplete} {

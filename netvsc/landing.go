@@ -16,21 +16,30 @@ func (t *sender) land() (first, rest []byte) {
 			b = &t.spare
 		}
 	}
-	if b.section == none && !t.openSection(b) {
-		s.n.count.Add(counter.TxSendFull, 1)
+	// All or nothing: what is taken without a frame being read is given back, and
+	// then wakes who waits for it.
+	if s.needRun && !t.openRun() {
+		return nil, nil
 	}
-	if t.run == none && (b.section == none || s.needRun) {
-		if t.run = s.runs.take(); t.run == none {
+	if b.section == none && !t.openSection(b) {
+		if !t.openRun() {
 			return nil, nil
 		}
-	}
-	if b.section == none {
+		s.n.count.Add(counter.TxSendFull, 1)
 		return s.runs.bytes(t.run)[headroom:], nil
 	}
 	if s.needRun {
 		rest = s.runs.bytes(t.run)
 	}
 	return b.mem[s.next(b)+headroom : s.limit], rest
+}
+
+// openRun makes sure that there is a page run to land in.
+func (t *sender) openRun() bool {
+	if t.run == none {
+		t.run = t.s.runs.take()
+	}
+	return t.run != none
 }
 
 // landed takes a frame of n bytes that the source has put where land said. Only
@@ -102,12 +111,19 @@ func (t *sender) commitLanded(l *lane, n, here int) {
 	}
 }
 
-// leave gives back what the next frame would have landed in.
+// leave gives back what the next frame would have landed in. It may be all that
+// another pump waits for.
 func (t *sender) leave() {
+	if t.spare.section == none && t.run == none {
+		return
+	}
 	t.s.discard(&t.spare)
 	t.spare = emptyBatch
 	if t.run != none {
 		t.s.runs.give(t.run)
 		t.run = none
+	}
+	if t.s.n.starving.Load() > 0 {
+		t.s.n.wakePumps()
 	}
 }

@@ -286,3 +286,28 @@ func TestLink(t *testing.T) {
 		t.Errorf("Link: %+v", got)
 	}
 }
+
+// TestReconfigure changes everything that can be: the path is the same for all.
+func TestReconfigure(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 2})
+	src := newSource()
+	pumping(t, n, src)
+	up(t, n)
+	src.add(frame(1, 1500))
+	release, err := n.own(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.reconfigure(context.Background(), settings{queues: 3, rxSections: 100, txSections: 50, mtu: 4000})
+	release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := n.Info()
+	if i.MTU != 4000 || i.Channels != 3 || i.TxSections != 50 || i.RxSections != 176128/1806 {
+		t.Errorf("Info: %+v", i)
+	}
+	src.add(frame(1, 4014))
+	h.until(t, "both frames arrive", func() bool { return len(h.frames) == 2 })
+}

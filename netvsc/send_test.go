@@ -2,7 +2,6 @@ package netvsc
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 
 	"hvnet/counter"
@@ -128,17 +127,14 @@ func TestSendSpread(t *testing.T) {
 // the sections are used up, then are refused, and go on when the host completes.
 func TestSendSectionsRunOut(t *testing.T) {
 	h := newFakeHost()
-	var mu sync.Mutex
 	var held []uint64
 	hold := true
 	h.onData = func(q *fakeQueue, tid uint64) bool {
-		mu.Lock()
-		defer mu.Unlock()
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		if hold {
 			held = append(held, tid)
-			h.mu.Lock()
 			h.tell()
-			h.mu.Unlock()
 		}
 		return hold
 	}
@@ -160,12 +156,12 @@ func TestSendSectionsRunOut(t *testing.T) {
 		t.Errorf("tx_send_full is %d, want at least %d", got, pageRuns)
 	}
 	h.until(t, "host holds all", func() bool { return len(held) == sent })
-	mu.Lock()
+	h.mu.Lock()
 	hold = false
+	h.mu.Unlock()
 	for _, tid := range held {
 		h.queue(0).complete(tid, []byte{108, 0, 0, 0, 1, 0, 0, 0})
 	}
-	mu.Unlock()
 	for n.session.Load().sections.idle() < s.txSections {
 	}
 	if n.Send(0, []nic.Frame{asFrame(frame(0, 1000))}) != 1 {
@@ -208,4 +204,29 @@ func TestSendRingFull(t *testing.T) {
 	if n.count.Load(counter.WakeQueue) == 0 {
 		t.Error("wake_queue is 0")
 	}
+}
+
+// TestSendNoSpace fills the ring with completions of received frames, which no
+// completion of the host will ever follow: frames to send are dropped then, for
+// nothing would wake whoever waits.
+func TestSendNoSpace(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1, RingBytes: 2 * 4096})
+	r := up(t, n)
+	x := quick(h) // reads nothing for now
+	const count = 200
+	for sent := 0; sent < count; sent++ {
+		for x.q.indicate(packetMessage(frame(sent, 60), nil)) != nil {
+		}
+		r.wait(t, sent+1)
+	}
+	if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 1 {
+		t.Error("Send took nothing")
+	}
+	if got := n.count.Load(counter.TxNoSpace); got != 1 {
+		t.Errorf("tx_no_space is %d", got)
+	}
+	x.back()
+	h.until(t, "all sections come back", func() bool { return len(h.rxBusy) == 0 })
+	alive(t, h, n, r)
 }
