@@ -40,6 +40,9 @@ func (b *batch) full(n int) bool {
 	return len(b.frames) == maxBatch || cap(b.pieces)-len(b.pieces) < n
 }
 
+// drop takes the frame back that was added last.
+func (b *batch) drop() { b.frames = b.frames[:len(b.frames)-1] }
+
 func (b *batch) reset() {
 	clear(b.frames)
 	b.frames, b.pieces = b.frames[:0], b.pieces[:0]
@@ -51,12 +54,14 @@ var (
 	errOffload = errors.New("an offload that was not offered")
 	errSplit   = errors.New("RNDIS header split over page ranges, or too many of them")
 	errSection = errors.New("a send section that is not in the send buffer")
+	errControl = errors.New("a message that is no frame, where none may be")
 	errEarly   = errors.New("a frame before RNDIS is initialized")
 )
 
 // add takes the PACKET message at pos of src to the batch, which is not full. It
 // returns the length of the message; an error means that the rest of the ring
-// packet can't be understood, or should not be.
+// packet can't be understood, or should not be. errControl is the first message of
+// a packet if it is none for here.
 //
 // Everything that is looked at is copied to private memory first, once, and what
 // was looked at is what travels. The copy is made of one piece of src: a guest
@@ -65,6 +70,9 @@ var (
 func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err error) {
 	h := &b.heads[len(b.frames)]
 	n := copy(h[:rndis.PacketHeadSize], src.run(pos))
+	if pos == 0 && n >= rndis.HeaderSize && rndis.MessageType(binary.LittleEndian.Uint32(h[:])) != rndis.TypePacket {
+		return 0, errControl
+	}
 	if n < rndis.PacketHeaderSize && src.total-pos >= rndis.PacketHeaderSize {
 		return 0, errSplit
 	}

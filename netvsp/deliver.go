@@ -60,6 +60,13 @@ func (q *queue) dropReceive() {
 // takes many frames still learns what became of its own.
 func (q *queue) reserve() int { return min(8<<10, q.ch.Out.Size()/4) }
 
+// settle waits until everyone who saw an older packet filter has delivered: they
+// hold the producer lock while they do.
+func (q *queue) settle() {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+}
+
 // deliver writes frames into receive sections of the guest and tells it, in one
 // batch. It is called from any goroutine.
 func (q *queue) deliver(frames []nic.Frame) {

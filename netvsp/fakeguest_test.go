@@ -256,9 +256,7 @@ func (g *fakeGuest) completion(ch *channel.Channel, tid uint64) []byte {
 // keep copies the contents of a transfer packet to the backlog and completes it.
 func (g *fakeGuest) keep(p vmbus.Packet) {
 	g.t.Helper()
-	for _, m := range g.messages(p) {
-		g.backlog = append(g.backlog, m)
-	}
+	g.backlog = append(g.backlog, g.messages(p)...)
 	g.complete(g.ch, p.TID)
 }
 

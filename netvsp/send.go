@@ -1,12 +1,9 @@
 package netvsp
 
 import (
-	"encoding/binary"
-
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
-	"hvnet/rndis"
 	"hvnet/vmbus"
 )
 
@@ -23,12 +20,12 @@ func (q *queue) take(b []byte) {
 		q.freed = append(q.freed, p.TID)
 		return
 	case vmbus.PacketInBand, vmbus.PacketGPADirect:
-		t, err := nvsp.PeekType(p.Payload)
-		switch {
-		case err == nil && t == nvsp.TypeRNDISPacket:
-			q.takeRNDIS(&p)
+		m, err := nvsp.ParseRNDISPacket(p.Payload)
+		if err == nil {
+			q.takeRNDIS(&p, m)
 			return
-		case err == nil && q.index == 0 && p.Type == vmbus.PacketInBand:
+		}
+		if t, _ := nvsp.PeekType(p.Payload); q.index == 0 && p.Type == vmbus.PacketInBand && t != nvsp.TypeNone && t != nvsp.TypeRNDISPacket {
 			q.ask = request{requestNVSP, append([]byte(nil), p.Payload...), p.TID, p.CompletionRequested()}
 			return
 		}
@@ -43,16 +40,17 @@ func (q *queue) take(b []byte) {
 
 // takeRNDIS handles a ring packet with RNDIS messages. It is completed with
 // failure if any of them is wrong; those before are sent all the same.
-func (q *queue) takeRNDIS(p *vmbus.Packet) {
-	err := q.gather(p)
+func (q *queue) takeRNDIS(p *vmbus.Packet, m nvsp.RNDISPacket) {
+	err := q.gather(p, m)
 	if err == nil {
-		if q.isControl() {
-			q.askRNDIS(p)
-			return
-		}
 		err = q.frames()
 	}
 	payload := q.okBytes
+	if err == errControl {
+		if q.askRNDIS(p) {
+			return
+		}
+	}
 	if err != nil {
 		q.count.txFailed.Add(1)
 		q.bad("an RNDIS packet", err)
@@ -65,12 +63,8 @@ func (q *queue) takeRNDIS(p *vmbus.Packet) {
 
 // gather finds the packet's RNDIS bytes in shared memory: those in the send
 // section, then those in the page ranges. All addresses are checked.
-func (q *queue) gather(p *vmbus.Packet) error {
+func (q *queue) gather(p *vmbus.Packet, m nvsp.RNDISPacket) error {
 	q.src.reset()
-	m, err := nvsp.ParseRNDISPacket(p.Payload)
-	if err != nil {
-		return err
-	}
 	if m.Section != nvsp.NoSection && m.SectionBytes > 0 {
 		b := &q.sendBuf
 		if b.mapping == nil || uint64(m.Section) >= uint64(b.count) || uint64(m.SectionBytes) > uint64(b.size) {
@@ -115,43 +109,25 @@ func (q *queue) pages(gpa hv.GPA, n int) error {
 	return nil
 }
 
-// isControl reports whether the packet begins with another RNDIS message than a
-// frame. Whoever handles it looks again, at a copy.
-func (q *queue) isControl() bool {
-	var b [4]byte
-	if q.src.total < rndis.HeaderSize {
-		return false
-	}
-	q.src.copy(b[:], 0)
-	return rndis.MessageType(binary.LittleEndian.Uint32(b[:])) != rndis.TypePacket
-}
-
-// askRNDIS copies a control message, to be handled when the round is over. Such a
-// message comes alone, and on the primary channel.
-func (q *queue) askRNDIS(p *vmbus.Packet) {
+// askRNDIS copies a control message, to be handled when the round is over. It
+// returns false if there may be none: they come one at a time, on the primary
+// channel, and are not long.
+func (q *queue) askRNDIS(p *vmbus.Packet) bool {
 	if q.index != 0 || q.src.total > maxControl {
-		q.count.txFailed.Add(1)
-		q.bad("an RNDIS control message that is too long or on a sub-channel", nil)
-		if p.CompletionRequested() {
-			q.done = append(q.done, outgoing{completion: true, tid: p.TID, payload: q.noBytes})
-		}
-		return
+		return false
 	}
 	msg := make([]byte, q.src.total)
 	q.src.copy(msg, 0)
 	q.ask = request{requestRNDIS, msg, p.TID, p.CompletionRequested()}
+	return true
 }
 
 // frames takes the PACKET messages of one ring packet to the batch. Several follow
-// each other, and nothing else may follow them.
+// each other, and nothing else may follow them. A packet that begins with another
+// message is a control message, errControl.
 func (q *queue) frames() error {
-	if !q.s.open.Load() {
-		return errEarly
-	}
-	if q.src.total < rndis.HeaderSize {
-		return rndis.ErrMalformed
-	}
-	for pos := 0; pos < q.src.total; {
+	open := q.s.open.Load()
+	for pos := 0; ; {
 		if q.batch.full(len(q.src.pieces)) {
 			q.emit()
 		}
@@ -159,10 +135,15 @@ func (q *queue) frames() error {
 		if err != nil {
 			return err
 		}
+		if !open {
+			q.batch.drop()
+			return errEarly
+		}
 		q.check()
-		pos += n
+		if pos += n; pos == q.src.total {
+			return nil
+		}
 	}
-	return nil
 }
 
 // check drops the frame that was added last if this guest may not send it.
@@ -180,7 +161,7 @@ func (q *queue) check() {
 	}
 	if reason >= 0 {
 		q.count.txDropped[reason].Add(1)
-		q.batch.frames = frames[:len(frames)-1]
+		q.batch.drop()
 	}
 }
 

@@ -204,12 +204,9 @@ func (s *session) apply(ch change) {
 	if s.rndis.filter != 0 {
 		return
 	}
-	// Nothing may be indicated after the answer. Whoever saw the old filter holds
-	// a producer lock, so taking each once waits for them.
 	for _, q := range s.queues {
 		if q != nil {
-			q.ch.Lock()
-			q.ch.Unlock() //nolint:staticcheck // an empty critical section is the point
+			q.settle()
 		}
 	}
 }
