@@ -21,7 +21,7 @@ func (c *ethtoolCmd) Run(ctx context.Context, s streams) error {
 	}
 	lookup := func(name string) (ethtool.Device, error) { return control.Device(ctx, inode, name) }
 	if status := ethtool.Run(ctx, c.Args, lookup, s.out, s.err); status != 0 {
-		return exitError(status)
+		return exitError{status: status}
 	}
 	return nil
 }

@@ -32,10 +32,19 @@ type usageError struct{ error }
 // usagef returns a usage error.
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// An exitError carries the exit status of a command that hvnet ran.
-type exitError int
+// An exitError carries the exit status of a command that hvnet ran, and why it is
+// that if the command itself has not said so.
+type exitError struct {
+	status int
+	why    error
+}
 
-func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+func (e exitError) Error() string {
+	if e.why != nil {
+		return e.why.Error()
+	}
+	return fmt.Sprintf("exit status %d", e.status)
+}
 
 // commands is the command line.
 type commands struct {
@@ -96,10 +105,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
-		if err != error(exit) {
+		if exit.why != nil || err.Error() != exit.Error() { // else the command has said all
 			fmt.Fprintf(stderr, "hvnet: %v\n", err)
 		}
-		return int(exit)
+		return exit.status
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "hvnet: %v\n", err)
 		return exitUsage

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -109,13 +108,10 @@ func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []strin
 	env := append(e.environment(), "HVNET_GATEWAY="+addrString(gw.IPv4), "HVNET_GATEWAY6="+addrString(gw.IPv6))
 	// The command gets the signals, so the context must not end by them.
 	status, err := box.Run(context.WithoutCancel(ctx), sandbox.Command{Args: argv, Env: env})
-	switch {
-	case status == 0:
-		return err
-	case err != nil:
-		return errors.Join(fmt.Errorf("run %s: %w", argv[0], err), exitError(status))
+	if status == 0 && err == nil {
+		return nil
 	}
-	return exitError(status)
+	return exitError{status, err}
 }
 
 // neighbours returns the guest's addresses: those next to the gateway's.
@@ -156,5 +152,7 @@ const closeTime = 5 * time.Second
 func closeIn(err *error, f func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	*err = errors.Join(*err, f(ctx))
+	if e := f(ctx); e != nil {
+		*err = errors.Join(*err, e)
+	}
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
-	"net"
+	"errors"
 	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -13,21 +15,40 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hvnet": main})
+	testscript.Main(m, map[string]func(){
+		"hvnet":    main,
+		"testdns":  testDNS,
+		"testecho": testEcho,
+		"testdial": testDial,
+	})
 }
 
 // TestScript runs the scripts of testdata/script: the command line as its user
-// meets it. Those below root need root, and network namespaces.
+// meets it. Those below root need root, network namespaces and their tools.
 func TestScript(t *testing.T) {
 	testscript.Run(t, params("testdata/script"))
 }
 
 func TestScriptRoot(t *testing.T) {
 	need.Root(t)
-	need.Tool(t, "ip")
+	for _, tool := range []string{"ip", "ping", "unshare", "setpriv", "getent"} {
+		need.Tool(t, tool)
+	}
 	testscript.Run(t, params("testdata/script/root"))
 }
 
+// params are the scripts of a directory and the commands that they have beside
+// testscript's own:
+//
+//	start NAME CMD...    starts a program in the background
+//	await NAME REGEXP    waits until it has printed what matches
+//	signal NAME SIGNAL   sends it HUP, INT, KILL, STOP, CONT or TERM
+//	ends NAME STATUS     waits until it has ended, and leaves NAME.out and NAME.err
+//	status STATUS CMD... runs a program that has to end with the exit status
+//	netns VAR...         makes network namespaces and puts their names into variables
+//	poll CMD...          runs a program until it succeeds
+//
+// What is left in the background at the end of the script is killed.
 func params(dir string) testscript.Params {
 	return testscript.Params{
 		Dir: dir,
@@ -40,36 +61,120 @@ func params(dir string) testscript.Params {
 			e.Defer(func() { os.RemoveAll(run) })
 			e.Setenv("RUN", run)
 			e.Setenv("HVNET_RUNTIME_DIR", run)
+			e.Values[runningKey{}] = map[string]*process{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitsocket": waitSocket},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start":  cmdStart,
+			"await":  cmdAwait,
+			"signal": cmdSignal,
+			"ends":   cmdEnds,
+			"status": cmdStatus,
+			"netns":  cmdNetns,
+			"poll":   cmdPoll,
+		},
 	}
 }
 
-// waitSocket waits until something listens on each of the sockets.
-func waitSocket(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
-		ts.Fatalf("usage: waitsocket path...")
+// runningKey is where a script's background programs are, by name.
+type runningKey struct{}
+
+func running(ts *testscript.TestScript) map[string]*process {
+	return ts.Value(runningKey{}).(map[string]*process)
+}
+
+func usage(ts *testscript.TestScript, ok bool, text string) {
+	if !ok {
+		ts.Fatalf("usage: %s", text)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+}
+
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 1, "start name command...")
+	p, err := spawn(args[0], ts.Getenv("WORK"), environ(ts), args[1:])
+	ts.Check(err)
+	running(ts)[args[0]] = p
+	ts.Defer(p.kill)
+}
+
+// environ is what a script's programs find in their environment.
+func environ(ts *testscript.TestScript) []string {
+	env := os.Environ()
+	for _, name := range []string{"WORK", "RUN", "HVNET_RUNTIME_DIR"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	return env
+}
+
+// find returns a program in the background.
+func find(ts *testscript.TestScript, name string) *process {
+	p := running(ts)[name]
+	if p == nil {
+		ts.Fatalf("no program %s was started", name)
+	}
+	return p
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "await name regexp")
+	ts.Check(find(ts, args[0]).await(context.Background(), args[1]))
+}
+
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]syscall.Signal{
+		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL,
+		"STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "TERM": syscall.SIGTERM,
+	}
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal name HUP|INT|KILL|STOP|CONT|TERM")
+	ts.Check(find(ts, args[0]).signal(signals[args[1]]))
+}
+
+func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "ends name status")
+	p := find(ts, args[0])
+	status, err := p.end(context.Background())
+	ts.Check(err)
+	out, _ := p.out.read()
+	errs, _ := p.err.read()
+	ts.Check(os.WriteFile(ts.MkAbs(p.name+".out"), out, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(p.name+".err"), errs, 0o644))
+	if strconv.Itoa(status) != args[1] {
+		ts.Fatalf("%s ended with status %d, want %s: %v", p.name, status, args[1], p.said())
+	}
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 1, "status number command...")
+	status := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		status = exit.ExitCode()
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("exit status %d, want %s", status, args[0])
+	}
+}
+
+func cmdNetns(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "netns variable...")
+	for _, name := range args {
+		ns, err := newNetns()
+		ts.Check(err)
+		ts.Defer(func() { ts.Check(ns.close()) })
+		ts.Setenv(name, ns.name)
+	}
+}
+
+func cmdPoll(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "poll command...")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for _, path := range args {
-		for {
-			if c, err := net.Dial("unixpacket", path); err == nil {
-				c.Close()
-				break
-			}
-			if c, err := net.Dial("unix", path); err == nil {
-				c.Close()
-				break
-			}
-			select {
-			case <-ctx.Done():
-				ts.Fatalf("nobody listens on %s", path)
-			case <-tick.C:
-			}
+	for ts.Exec(args[0], args[1:]...) != nil {
+		if ctx.Err() != nil {
+			ts.Fatalf("it never succeeds")
 		}
 	}
 }
