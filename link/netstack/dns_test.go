@@ -190,7 +190,7 @@ func TestParseResolvConf(t *testing.T) {
 		"": {"127.0.0.1:53", "[::1]:53"},
 		"# a comment\nsearch test\nnameserver 192.0.2.53\nnameserver fe80::1%eth0 # x\noptions edns0": {"192.0.2.53:53", "[fe80::1%eth0]:53"},
 		"nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n":            {"1.1.1.1:53", "1.1.1.2:53", "1.1.1.3:53"},
-		"nameserver\nnameserver x.test\n;nameserver 1.1.1.1": {"127.0.0.1:53", "[::1]:53"},
+		"nameserver\nnameserver x.test\n;nameserver 1.1.1.1":                                          {"127.0.0.1:53", "[::1]:53"},
 	} {
 		if got := parseResolvConf(text); !slices.Equal(got, want) {
 			t.Errorf("%q: %q", text, got)

@@ -8,7 +8,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 
 	"hvnet/nic"
 )
@@ -23,10 +22,10 @@ type wire struct {
 	mu         sync.RWMutex // held shared while packets are delivered
 	dispatcher stack.NetworkDispatcher
 
-	// GRO keeps state during a batch, and batches come from several goroutines.
-	gro sync.Pool
+	// Batches come from several goroutines, so there is more than one receiver.
+	receivers sync.Pool
 
-	rxFrames, rxBytes, rxForeign, rxBad atomic.Uint64
+	rxFrames, rxBytes, rxForeign, rxBad, rxChecksum atomic.Uint64
 }
 
 // defaultMTU is Ethernet's.
@@ -38,11 +37,7 @@ func newWire(mac nic.MAC, mtu int) *wire {
 		mtu: mtu,
 		out: newQueue(nic.HeaderLen + mtu),
 	}
-	w.gro.New = func() any {
-		g := new(gro.GRO)
-		g.Init(true)
-		return g
-	}
+	w.receivers.New = func() any { return newReceiver() }
 	return w
 }
 
@@ -55,8 +50,8 @@ func (w *wire) deliver(frames []nic.Frame, admit func(*nic.Frame) bool) {
 	if w.dispatcher == nil {
 		return
 	}
-	g := w.gro.Get().(*gro.GRO)
-	g.Dispatcher = w.dispatcher
+	r := w.receivers.Get().(*receiver)
+	r.up, r.bad = w.dispatcher, 0
 	frameCount, byteCount := 0, 0
 	for i := range frames {
 		f := &frames[i]
@@ -76,18 +71,20 @@ func (w *wire) deliver(frames []nic.Frame, admit func(*nic.Frame) bool) {
 		}
 		view := buffer.NewViewSize(n)
 		f.CopyTo(view.AsSlice())
+		// The receiver wants the packet to begin with its network header.
+		view.TrimFront(header.EthernetMinimumSize)
 		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
-		eth, _ := pkt.LinkHeader().Consume(header.EthernetMinimumSize)
 		pkt.PktType = kind
-		pkt.NetworkProtocolNumber = header.Ethernet(eth).Type()
-		g.Enqueue(pkt)
+		pkt.NetworkProtocolNumber = header.Ethernet(f.Head).Type()
+		r.add(pkt)
 		pkt.DecRef()
 		frameCount++
 		byteCount += n
 	}
-	g.Flush()
-	g.Dispatcher = nil
-	w.gro.Put(g)
+	r.flush()
+	w.rxChecksum.Add(uint64(r.bad))
+	r.up = nil
+	w.receivers.Put(r)
 	w.rxFrames.Add(uint64(frameCount))
 	w.rxBytes.Add(uint64(byteCount))
 }
@@ -162,9 +159,9 @@ func (w *wire) LinkAddress() tcpip.LinkAddress { return w.mac }
 // SetLinkAddress implements stack.NetworkLinkEndpoint. The address is fixed.
 func (w *wire) SetLinkAddress(tcpip.LinkAddress) {}
 
-// Capabilities implements stack.NetworkLinkEndpoint.
+// Capabilities implements stack.NetworkLinkEndpoint; see receiver for checksums.
 func (w *wire) Capabilities() stack.LinkEndpointCapabilities {
-	return stack.CapabilityResolutionRequired
+	return stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload
 }
 
 // ARPHardwareType implements stack.NetworkLinkEndpoint.
@@ -195,6 +192,7 @@ func (w *wire) stats() []nic.Stat {
 		{Name: "rx_bytes", Value: w.rxBytes.Load()},
 		{Name: "rx_foreign", Value: w.rxForeign.Load()},
 		{Name: "rx_malformed", Value: w.rxBad.Load()},
+		{Name: "rx_checksum_bad", Value: w.rxChecksum.Load()},
 		{Name: "tx_packets", Value: w.out.frames},
 		{Name: "tx_bytes", Value: w.out.bytes},
 		{Name: "tx_dropped", Value: w.out.dropped},
