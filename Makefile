@@ -3,5 +3,5 @@
 build: ; CGO_ENABLED=0 go build -trimpath -o hvnet ./cmd/hvnet
 test:  ; go test ./...
 race:  ; go test -race ./...
-bench: ; go test -run '^$$' -bench . -benchmem ./ring ./netvsc ./netvsp ./vswitch ./offload ./rndis ./internal/e2e
+bench: ; go test -run '^$$' -bench . -benchmem ./ring ./rndis ./offload ./hv/... ./netvsc ./netvsp ./vswitch ./link/... ./bench
 ci:    ; bash .ci/run

@@ -58,6 +58,8 @@ func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_
 	switch {
 	case errors.Is(err, tap.ErrExists):
 		return nil, fmt.Errorf("interface %s exists in this network namespace: remove it, or choose another name with --iface", name)
+	case errors.Is(err, tap.ErrPermission), errors.Is(err, tap.ErrNoTun):
+		return nil, fmt.Errorf("%w; root and users who may open it have kernel interfaces, and 'hvnet demo' does without", err)
 	case err != nil:
 		return nil, err
 	}
