@@ -51,8 +51,8 @@ type Bus struct {
 }
 
 // Connect joins the host's bus: it agrees on a version, the newest that both
-// know, and asks for the host's offers. On an error the partition is left open;
-// else it belongs to the bus.
+// know, and asks for the host's offers. The partition belongs to the bus from now
+// on: Close closes it, and so does Connect when it fails.
 func Connect(ctx context.Context, p hv.Partition, cfg Config) (*Bus, error) {
 	if cfg.Versions == nil {
 		cfg.Versions = []vmbus.Version{

@@ -57,7 +57,13 @@ func (b *Bus) free(r hv.Region) error {
 	if later {
 		return nil
 	}
-	return b.p.Free(r)
+	err := b.p.Free(r)
+	select {
+	case <-b.p.Done():
+		return nil // the memory went with the partition, or will
+	default:
+		return err
+	}
 }
 
 // Share makes a region known to the host and returns its GPADL id.

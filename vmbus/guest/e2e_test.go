@@ -129,8 +129,11 @@ func (e *echo) Removed() {
 type world struct {
 	t      testing.TB
 	p      hv.Partition
+	g      hv.Guest
 	server *host.Server
 	served chan error
+
+	serving bool
 }
 
 func newWorld(t testing.TB, vps int, accepted ...vmbus.Version) *world {
@@ -139,18 +142,32 @@ func newWorld(t testing.TB, vps int, accepted ...vmbus.Version) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, p: p, served: make(chan error, 1)}
+	w := &world{t: t, p: p, g: g, served: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	w.server = host.New(g, host.Config{Versions: accepted, Log: log})
 	t.Cleanup(func() {
 		p.Close()
 		w.server.Close()
-		<-w.served
+		if w.serving {
+			<-w.served
+		}
 	})
 	return w
 }
 
-func (w *world) serve() { go func() { w.served <- w.server.Serve() }() }
+func (w *world) serve() {
+	w.serving = true
+	go func() { w.served <- w.server.Serve(); close(w.served) }()
+}
+
+// connect serves, and connects a bus that the test's end closes.
+func (w *world) connect(ctx context.Context) *Bus {
+	w.t.Helper()
+	w.serve()
+	bus := must[*Bus](w.t)(Connect(ctx, w.p, Config{}))
+	w.t.Cleanup(func() { bus.Close() })
+	return bus
+}
 
 func (w *world) offer(n byte) (*echo, *host.Offered) {
 	w.t.Helper()

@@ -55,7 +55,7 @@ type (
 	remove struct{ dev deviceID }
 	// forget ends a withdrawn device: no event will name it any more.
 	forget struct{ dev deviceID }
-	// drop reports a message of the guest that has no effect and no answer.
+	// drop reports a message of the guest that makes no sense.
 	drop struct {
 		message vmbus.MessageType
 		why     string

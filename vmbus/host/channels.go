@@ -17,7 +17,9 @@ func (m *machine) openChannel(o vmbus.OpenChannel) {
 	case ch.state == closing && ch.reopen == nil && !ch.rescind && !ch.release:
 		ch.reopen = &o
 		return
-	case ch.state != closed || ch.rescind || ch.release:
+	case ch.state == revoked || ch.rescind:
+		return
+	case ch.state != closed || ch.release:
 		m.drop(vmbus.TypeOpenChannel, "the channel is "+ch.state.String())
 		return
 	}
@@ -60,13 +62,16 @@ func (m *machine) rings(ch *chanState, g *gpadl, o vmbus.OpenChannel) (up, down 
 	return g.pfns[:o.DownOffset], g.pfns[o.DownOffset:], ""
 }
 
-// closeChannel is CLOSECHANNEL, which has no answer. With the primary go the
+// closeChannel is CLOSECHANNEL, which has no answer; one that crosses RESCIND means
+// nothing. With the primary go the
 // sub-channels; the guest asks for new ones when it opens the device again.
 func (m *machine) closeChannel(c vmbus.CloseChannel) {
 	ch := m.channels[c.Relid]
 	switch {
 	case ch == nil:
 		m.drop(vmbus.TypeCloseChannel, "unknown relid")
+		return
+	case ch.state == revoked || ch.rescind:
 		return
 	case ch.state != open:
 		m.drop(vmbus.TypeCloseChannel, "the channel is "+ch.state.String())
@@ -91,7 +96,7 @@ func (m *machine) modifyChannel(c vmbus.ModifyChannel) {
 	switch {
 	case m.version.HasModifyChannelResponse():
 		m.send(vmbus.ModifyChannelResponse{Relid: c.Relid, Status: status}.Append(nil))
-	case status != vmbus.StatusSuccess:
+	case status != vmbus.StatusSuccess && (ch == nil || !ch.rescind):
 		m.drop(vmbus.TypeModifyChannel, "the channel is not open, or there is no such virtual processor")
 	}
 }

@@ -89,8 +89,8 @@ func (s *Server) hasPage(pfn uint64) bool {
 	return err == nil
 }
 
-// Dropped returns how many messages of the guest had no effect and no answer. It
-// stays zero with a guest that follows the protocol.
+// Dropped returns how many messages of the guest made no sense. It stays zero with
+// a guest that follows the protocol, but for a few that cross a rescind.
 func (s *Server) Dropped() uint64 { return s.dropped.Load() }
 
 // Serve serves the guest until it is gone or Close is called, and returns why. All
