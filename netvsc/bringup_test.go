@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -174,18 +174,19 @@ func TestRefusals(t *testing.T) {
 		}, "open channel 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			h := newFakeHost()
-			c.script(h)
-			n, err := Open(context.Background(), h, Config{Timeout: 200 * time.Millisecond})
-			if err == nil {
-				n.Close(context.Background())
-				t.Fatal("opened")
-			}
-			if !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %q does not say %q", err, c.want)
-			}
-			h.clean(t)
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHost()
+				c.script(h)
+				n, err := Open(context.Background(), h, Config{})
+				if err == nil {
+					n.Close(context.Background())
+					t.Fatal("opened")
+				}
+				if !strings.Contains(err.Error(), c.want) {
+					t.Errorf("error %q does not say %q", err, c.want)
+				}
+				h.clean(t)
+			})
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hvnet/counter"
@@ -78,39 +79,41 @@ func TestSetChannelsRefused(t *testing.T) {
 func TestRollback(t *testing.T) {
 	for _, step := range []string{"INIT", "SEND_RECEIVE_BUFFER", "SEND_SEND_BUFFER", "INITIALIZE", "SUBCHANNEL", "SET TCP_OFFLOAD_PARAMETERS"} {
 		t.Run(step, func(t *testing.T) {
-			h := newFakeHost()
-			n := open(t, h, Config{Queues: 4, Timeout: 300 * time.Millisecond})
-			src := newSource()
-			pumping(t, n, src)
-			up(t, n)
-			h.mu.Lock()
-			silent := true
-			once := func(what string) bool {
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHost()
+				n := open(t, h, Config{Queues: 4})
+				src := newSource()
+				pumping(t, n, src)
+				up(t, n)
 				h.mu.Lock()
-				defer h.mu.Unlock()
-				hit := silent && strings.HasSuffix(h.events[len(h.events)-1], what)
-				if hit {
-					silent = false
+				silent := true
+				once := func(what string) bool {
+					h.mu.Lock()
+					defer h.mu.Unlock()
+					hit := silent && strings.HasSuffix(h.events[len(h.events)-1], what)
+					if hit {
+						silent = false
+					}
+					return hit
 				}
-				return hit
-			}
-			h.onNVSP = func(q *fakeQueue, got nvsp.MessageType, m []byte, tid uint64) bool { return once(step) }
-			h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool { return once(step) }
-			h.mu.Unlock()
-			err := n.SetChannels(context.Background(), 2)
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("SetChannels: %v", err)
-			}
-			if c := n.Channels(); c.Combined != 4 {
-				t.Errorf("%d channels after going back to 4", c.Combined)
-			}
-			src.add(frame(1, 60))
-			h.until(t, "the frame arrives", func() bool { return len(h.frames) == 1 })
-			if err := n.SetChannels(context.Background(), 2); err != nil {
-				t.Errorf("second try: %v", err)
-			}
-			src.add(frame(1, 60))
-			h.until(t, "the frame arrives", func() bool { return len(h.frames) == 2 })
+				h.onNVSP = func(q *fakeQueue, got nvsp.MessageType, m []byte, tid uint64) bool { return once(step) }
+				h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool { return once(step) }
+				h.mu.Unlock()
+				err := n.SetChannels(context.Background(), 2)
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("SetChannels: %v", err)
+				}
+				if c := n.Channels(); c.Combined != 4 {
+					t.Errorf("%d channels after going back to 4", c.Combined)
+				}
+				src.add(frame(1, 60))
+				h.until(t, "the frame arrives", func() bool { return len(h.frames) == 1 })
+				if err := n.SetChannels(context.Background(), 2); err != nil {
+					t.Errorf("second try: %v", err)
+				}
+				src.add(frame(1, 60))
+				h.until(t, "the frame arrives", func() bool { return len(h.frames) == 2 })
+			})
 		})
 	}
 }
@@ -144,35 +147,37 @@ func TestNoWayBack(t *testing.T) {
 // TestBusyHost has the host sit on a send: the change of settings gives up, names
 // what it waited for, and the NIC goes on.
 func TestBusyHost(t *testing.T) {
-	h := newFakeHost()
-	held := make(chan uint64, 1)
-	h.onData = func(q *fakeQueue, tid uint64) bool {
-		select {
-		case held <- tid:
-			return true
-		default:
-			return false
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		held := make(chan uint64, 1)
+		h.onData = func(q *fakeQueue, tid uint64) bool {
+			select {
+			case held <- tid:
+				return true
+			default:
+				return false
+			}
 		}
-	}
-	n := open(t, h, Config{Queues: 1, Timeout: 100 * time.Millisecond})
-	up(t, n)
-	n.Send(0, []nic.Frame{asFrame(frame(0, 60))})
-	h.until(t, "the filter is set", func() bool { return h.filter == 0x0d })
-	err := n.SetChannels(context.Background(), 2)
-	if err == nil || !strings.Contains(err.Error(), "1 sends on channel 0") {
-		t.Errorf("SetChannels: %v", err)
-	}
-	if h.filter != 0x0d {
-		t.Errorf("filter is %#x", h.filter)
-	}
-	h.queue(0).complete(<-held, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
-	held <- 0 // hold no more
-	if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 1 {
-		t.Error("Send took nothing")
-	}
-	if err := n.SetChannels(context.Background(), 2); err != nil {
-		t.Error(err)
-	}
+		n := open(t, h, Config{Queues: 1})
+		up(t, n)
+		n.Send(0, []nic.Frame{asFrame(frame(0, 60))})
+		h.until(t, "the filter is set", func() bool { return h.filter == 0x0d })
+		err := n.SetChannels(context.Background(), 2)
+		if err == nil || !strings.Contains(err.Error(), "1 sends on channel 0") {
+			t.Errorf("SetChannels: %v", err)
+		}
+		if h.filter != 0x0d {
+			t.Errorf("filter is %#x", h.filter)
+		}
+		h.queue(0).complete(<-held, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+		held <- 0 // hold no more
+		if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 1 {
+			t.Error("Send took nothing")
+		}
+		if err := n.SetChannels(context.Background(), 2); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestRescind takes the device away while everything is in use.
@@ -206,23 +211,25 @@ func TestRescind(t *testing.T) {
 
 // TestCloseUnanswered closes a NIC whose host has stopped to answer.
 func TestCloseUnanswered(t *testing.T) {
-	h := newFakeHost()
-	n, err := Open(context.Background(), h, Config{Timeout: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	up(t, n)
-	h.mu.Lock()
-	h.onControl = func(*fakeQueue, rndis.MessageType, []byte, uint64) bool { return true }
-	h.mu.Unlock()
-	if err := n.Close(context.Background()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("close: %v", err)
-	}
-	checkPools(t, n)
-	h.clean(t)
-	if err := n.Close(context.Background()); err != nil {
-		t.Errorf("second close: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		n, err := Open(context.Background(), h, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		up(t, n)
+		h.mu.Lock()
+		h.onControl = func(*fakeQueue, rndis.MessageType, []byte, uint64) bool { return true }
+		h.mu.Unlock()
+		if err := n.Close(context.Background()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close: %v", err)
+		}
+		checkPools(t, n)
+		h.clean(t)
+		if err := n.Close(context.Background()); err != nil {
+			t.Errorf("second close: %v", err)
+		}
+	})
 }
 
 func TestStats(t *testing.T) {
@@ -310,4 +317,32 @@ func TestReconfigure(t *testing.T) {
 	}
 	src.add(frame(1, 4014))
 	h.until(t, "both frames arrive", func() bool { return len(h.frames) == 2 })
+}
+
+// TestIdle leaves a NIC alone for an hour: nothing wakes up.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		n := open(t, h, Config{})
+		r := up(t, n)
+		pumping(t, n, newSource())
+		for range 100 { // enough that the queue lingers for a while
+			for h.queue(0).indicate(packetMessage(frame(1, 60), nil)) != nil {
+			}
+		}
+		r.wait(t, 100)
+		synctest.Wait()
+		wakeups := func() (sum uint64) {
+			for _, q := range n.session.Load().queues {
+				sum += q.count.Load(counter.Wakeups)
+			}
+			return
+		}
+		before := wakeups()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := wakeups(); got != before {
+			t.Errorf("%d wake-ups in an idle hour", got-before)
+		}
+	})
 }

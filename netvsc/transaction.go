@@ -35,7 +35,8 @@ type transactions struct {
 // maxTransactions bounds a table: the host is never owed more than that.
 const maxTransactions = 8192
 
-// begin returns a new transaction and its id, nil if the table is full.
+// begin returns a new transaction and its id, nil if the table is full. The caller
+// sets its kind, or ends it, before the next one begins.
 func (t *transactions) begin() (uint64, *transaction) {
 	var i uint32
 	if n := len(t.free); n > 0 {
