@@ -3,7 +3,6 @@ package netvsc
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"hvnet/counter"
 	"hvnet/nic"
@@ -73,7 +72,7 @@ func (n *NIC) setSink(sink nic.Sink) {
 // DriverInfo returns what `ethtool -i` shows: hv_netvsc's own, but for the version,
 // which is not a kernel's.
 func (n *NIC) DriverInfo() nic.DriverInfo {
-	return nic.DriverInfo{Driver: "hv_netvsc", Version: runtime.Version(), Firmware: "N/A", Stats: true, RegisterDump: true}
+	return nic.DriverInfo{Driver: "hv_netvsc", Version: Version(), Firmware: "N/A", Stats: true, RegisterDump: true}
 }
 
 // Channels returns how many channels the NIC can have, by host, processors and

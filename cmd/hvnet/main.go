@@ -10,12 +10,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"hvnet/netvsc"
 	"hvnet/netvsp/profile"
 	"hvnet/sandbox"
 )
@@ -120,17 +120,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // vars are the words that flags and their help are made of.
 func vars() map[string]string {
 	return map[string]string{
-		"version":  version(),
+		"version":  "hvnet " + netvsc.Version(),
 		"profile":  profile.Default,
 		"profiles": strings.Join(profile.Names(), ", "),
 	}
-}
-
-// version returns the module's version as the build recorded it.
-func version() string {
-	v := "hvnet (development build)"
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" && bi.Main.Version != "(devel)" {
-		v = "hvnet " + bi.Main.Version
-	}
-	return v
 }
