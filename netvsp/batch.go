@@ -41,7 +41,11 @@ func (b *batch) full(n int) bool {
 }
 
 // drop takes the frame back that was added last.
-func (b *batch) drop() { b.frames = b.frames[:len(b.frames)-1] }
+func (b *batch) drop() {
+	last := len(b.frames) - 1
+	b.frames[last] = nic.Frame{}
+	b.frames = b.frames[:last]
+}
 
 func (b *batch) reset() {
 	clear(b.frames)
@@ -104,13 +108,14 @@ func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err erro
 	if info.Has&rndis.HasVLAN != 0 && headLen >= nic.HeaderLen {
 		first = tagged(h, first, info.VLAN)
 	}
-	f := nic.Frame{Head: first, Channel: channel}
+	b.frames = b.frames[:len(b.frames)+1] // a clean one: there is room, and reset clears
+	f := &b.frames[len(b.frames)-1]
+	f.Head, f.Channel = first, channel
 	if p.DataLen > headLen {
 		k := len(b.pieces)
 		b.pieces = src.slice(b.pieces, pos+p.DataOffset+headLen, p.DataLen-headLen)
 		f.Body = b.pieces[k:len(b.pieces):len(b.pieces)]
 	}
-	b.frames = append(b.frames, f)
 	return p.Length, nil
 }
 

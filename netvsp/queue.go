@@ -194,19 +194,20 @@ func (q *queue) rounds() (handled int, blocked bool) {
 		return 0, true
 	}
 	for {
-		n := q.round()
+		n, empty := q.round()
 		handled += n
 		q.handle()
 		blocked = q.finish()
-		if blocked || n == 0 || q.stopped() {
+		if blocked || empty || q.stopped() {
 			return handled, blocked
 		}
 	}
 }
 
 // round takes a batch of ring packets and sends their frames on. It ends early at a
-// control message.
-func (q *queue) round() (n int) {
+// control message. empty means that nothing was left; whoever looks before sleeping
+// finds what came since.
+func (q *queue) round() (n int, empty bool) {
 	q.work.Lock()
 	defer q.work.Unlock()
 	q.s.mem.RLock()
@@ -219,13 +220,14 @@ func (q *queue) round() (n int) {
 			continue
 		}
 		if err != nil {
-			break // empty, or corrupt, which run looks at
+			empty = true // or corrupt, which run looks at
+			break
 		}
 		n++
 		q.take(b)
 	}
 	q.emit()
-	return n
+	return n, empty
 }
 
 // handle does what a control message asks for.
