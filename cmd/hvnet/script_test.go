@@ -12,9 +12,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hvnet/internal/need"
+	"hvnet/sandbox"
 )
 
 func TestMain(m *testing.M) {
+	sandbox.MaybeHelper()
 	testscript.Main(m, map[string]func(){
 		"hvnet":    main,
 		"testdns":  testDNS,
