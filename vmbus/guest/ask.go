@@ -28,7 +28,10 @@ func (b *Bus) settle() (rest []action) {
 		case lost:
 			b.lose(a.ch)
 		case drop:
-			b.log.Info("message of the host dropped", "type", a.message.String(), "why", a.why)
+			// A host must not be able to fill the log: the 1st, 2nd, 4th, 8th… is enough.
+			if b.dropped++; b.dropped&(b.dropped-1) == 0 {
+				b.log.Info("message of the host dropped", "type", a.message.String(), "why", a.why, "so far", b.dropped)
+			}
 		default:
 			rest = append(rest, a)
 		}

@@ -48,6 +48,7 @@ type Bus struct {
 	changed chan struct{}          // closed and replaced when offers come or go
 	later   []action               // for the goroutine that does what a VP must not wait for
 	work    chan struct{}          // capacity 1: there is something in later
+	dropped uint64                 // messages of the host that made no sense
 }
 
 // Connect joins the host's bus: it agrees on a version, the newest that both
@@ -220,7 +221,13 @@ func (b *Bus) worker() {
 	}
 }
 
+// trace logs a message with the beginning of what follows its header, where most
+// have all their fields.
 func (b *Bus) trace(direction string, message []byte) {
+	if !b.log.Enabled(b.ctx, slog.LevelDebug) {
+		return
+	}
 	t, _ := vmbus.PeekType(message)
-	b.log.Debug(direction, "type", t.String(), "bytes", len(message))
+	n := len(message)
+	b.log.Debug(direction, "type", t.String(), "bytes", n, "fields", fmt.Sprintf("%x", message[min(8, n):min(32, n)]))
 }

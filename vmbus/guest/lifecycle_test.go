@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -307,5 +308,31 @@ func TestSixtyFourChannels(t *testing.T) {
 	wg.Wait()
 	if err := dev.Close(ctx, primary); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The trace of a connection reads like the protocol.
+func TestTrace(t *testing.T) {
+	var text strings.Builder
+	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+	w := newWorld(t, 1)
+	w.serve()
+	bus := must[*Bus](t)(Connect(testContext(t), w.p, Config{Log: log}))
+	bus.Close() // which also ends the logging
+	want := `msg="to host" type=INITIATE_CONTACT bytes=40 fields=030005000000000002000000000000000000000000000000
+msg="from host" type=VERSION_RESPONSE bytes=16 fields=0100000001000000
+msg="to host" type=REQUESTOFFERS bytes=8 fields=""
+msg="from host" type=ALLOFFERS_DELIVERED bytes=8 fields=""
+`
+	if got := text.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }

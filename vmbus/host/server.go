@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -168,7 +169,7 @@ func (s *Server) own(stop <-chan struct{}) {
 		select {
 		case msg := <-s.inbox:
 			conn := msg.Type
-			s.trace("from guest", 0, msg.Payload())
+			s.trace("from guest", msg.Payload())
 			s.machine.message(conn, msg.Payload())
 		case <-s.ordered:
 			for _, f := range s.takeOrders() {
@@ -199,7 +200,7 @@ func (s *Server) act(a action) {
 	m := s.machine
 	switch a := a.(type) {
 	case send:
-		s.trace("to guest", a.vp, a.message)
+		s.trace("to guest", a.message)
 		if err := s.g.PostMessage(a.vp, a.message); err != nil {
 			s.fail(fmt.Errorf("%w: %w", ErrFlooded, err))
 		}
@@ -213,6 +214,9 @@ func (s *Server) act(a action) {
 		m.revoked(a.gpadl)
 	case openChannel:
 		err := s.device(a.dev).openChannel(a)
+		if errors.Is(err, hv.ErrFault) {
+			s.fail(err)
+		}
 		if err != nil {
 			s.log.Info("channel refused", "relid", a.relid, "index", a.index, "err", err)
 		}
@@ -229,8 +233,10 @@ func (s *Server) act(a action) {
 		delete(s.offered, a.dev)
 		s.mu.Unlock()
 	case drop:
-		s.dropped.Add(1)
-		s.log.Info("message of the guest dropped", "type", a.message.String(), "why", a.why)
+		// A guest must not be able to fill the log: the 1st, 2nd, 4th, 8th… is enough.
+		if n := s.dropped.Add(1); n&(n-1) == 0 {
+			s.log.Info("message of the guest dropped", "type", a.message.String(), "why", a.why, "so far", n)
+		}
 	}
 }
 
@@ -247,9 +253,14 @@ func (s *Server) fail(err error) {
 	s.g.Close()
 }
 
-func (s *Server) trace(direction string, vp int, b []byte) {
+// trace logs a message with the beginning of what follows its header, where most
+// have all their fields.
+func (s *Server) trace(direction string, b []byte) {
+	if !s.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
 	t, _ := vmbus.PeekType(b)
-	s.log.Debug(direction, "vp", vp, "type", t.String(), "bytes", len(b))
+	s.log.Debug(direction, "type", t.String(), "bytes", len(b), "fields", fmt.Sprintf("%x", b[min(8, len(b)):min(32, len(b))]))
 }
 
 func (s *Server) device(id deviceID) *Offered {
