@@ -133,18 +133,23 @@ func (q *queue) payOwed() {
 			status = nvsp.StatusFail
 		}
 		b := nvsp.RNDISPacketComplete{Status: status}.Append(vmbus.AppendCompletion(q.scratch[:0], o.id))
-		if q.ch.Out.Put(b, nil) == nil {
+		err := q.ch.Out.Put(b, nil)
+		if err == nil {
 			sent++
 			continue
+		}
+		if err != ring.ErrFull {
+			break
 		}
 		q.s.n.count.Add(counter.RxCompBusy, 1)
 		q.ch.Flush()
 		q.armed = true
-		if !q.ch.Out.AwaitRoom(ring.Need(len(b))) || q.ch.Out.Err() != nil {
+		if !q.ch.Out.AwaitRoom(ring.Need(len(b))) {
 			break
 		}
 	}
 	q.ch.Flush()
+	q.checkRing()
 	q.owed = q.owed[:copy(q.owed, q.owed[sent:])]
 	if q.armed && len(q.owed) == 0 {
 		q.ch.Out.StopAwaiting()

@@ -65,6 +65,14 @@ func (q *queue) tryPut(b *batch) error {
 	return nil
 }
 
+// checkRing ends the session if the host broke the rules of the ring. The caller
+// holds the producer lock.
+func (q *queue) checkRing() {
+	if err := q.ch.Out.Err(); err != nil {
+		q.fail(err)
+	}
+}
+
 // The marks of flow control in percent of free ring: a queue stops below the low
 // one and goes on above the high one. They are hv_netvsc's.
 const (
@@ -75,6 +83,7 @@ const (
 // watermark stops the queue if the ring is nearly full and completions are due
 // that will start it again. The caller holds the producer lock.
 func (q *queue) watermark() {
+	q.checkRing()
 	if q.outstanding > 0 && q.freePercent() < lowWater {
 		q.stop()
 	}

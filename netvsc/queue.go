@@ -1,7 +1,6 @@
 package netvsc
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -76,7 +75,8 @@ func (q *queue) run() {
 		case <-q.closing:
 			return
 		case <-q.ch.Closed():
-			q.s.fail(fmt.Errorf("channel %d: %w", q.index, channel.ErrRescinded))
+			q.fail(channel.ErrRescinded)
+		case <-q.s.failed:
 			<-q.closing
 			return
 		}
@@ -86,6 +86,9 @@ func (q *queue) run() {
 		for q.poll() || q.linger() || !q.overdue() && q.ch.In.Unmask() {
 			select {
 			case <-q.closing:
+				return
+			case <-q.s.failed:
+				<-q.closing
 				return
 			default:
 			}
@@ -117,7 +120,7 @@ func (q *queue) poll() bool {
 				continue
 			}
 			if err != nil {
-				q.s.fail(fmt.Errorf("channel %d: %w", q.index, errors.Join(err, q.ch.In.Err())))
+				q.fail(q.ch.In.Err())
 				return false
 			}
 			q.packet(b)
@@ -155,6 +158,9 @@ func (q *queue) linger() bool {
 	q.budget /= 2
 	return false
 }
+
+// fail ends the session because of what happened on this channel.
+func (q *queue) fail(err error) { q.s.fail(fmt.Errorf("channel %d: %w", q.index, err)) }
 
 // end stops the goroutine and waits for it.
 func (q *queue) end() {

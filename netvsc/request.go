@@ -189,6 +189,7 @@ func (s *session) put(ctx context.Context, what string, build func(q *queue) ([]
 			} else if id != unasked {
 				q.txns.end(id)
 			}
+			q.checkRing()
 		}
 		q.ch.Unlock()
 		if err == nil {
