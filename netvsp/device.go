@@ -36,7 +36,8 @@ type Config struct {
 	MAC     nic.MAC         // the permanent address
 	Profile profile.Profile // the host release to be; zero means the default one
 	// AllowSpoofing lets the guest send with any source address and change its
-	// own. Otherwise such frames are dropped and counted, as on Hyper-V.
+	// own; its port at a switch then has no fixed address. Otherwise such frames
+	// are dropped and counted, as on Hyper-V.
 	AllowSpoofing bool
 	// Log gets what guests do wrong; nil means nothing is logged.
 	Log *slog.Logger

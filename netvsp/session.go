@@ -40,6 +40,8 @@ type session struct {
 	open   atomic.Bool   // RNDIS is initialized: the guest may send
 	mac    atomic.Pointer[nic.MAC]
 	steer  atomic.Pointer[steering]
+
+	stagings sync.Pool // of *staging
 }
 
 // A buffer is a GPADL that the guest has shared for its sections.
@@ -52,6 +54,7 @@ type buffer struct {
 
 func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel) *session {
 	s := &session{d: d, bus: bus, mem: bus.Memory(), port: port}
+	s.stagings.New = func() any { return new(staging) }
 	s.ctl = control{profile: d.cfg.Profile, vps: bus.VPs()}
 	s.rndis = adapter{
 		ctl: &s.ctl, name: d.cfg.Name, permanent: d.cfg.MAC, mac: d.cfg.MAC, freeMAC: d.cfg.AllowSpoofing,

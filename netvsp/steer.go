@@ -1,8 +1,6 @@
 package netvsp
 
 import (
-	"sync"
-
 	"hvnet/nic"
 	"hvnet/offload"
 	"hvnet/rndis"
@@ -57,8 +55,6 @@ func (st *steering) queue(f *nic.Frame) int {
 // staging is the working memory of one delivery to several channels.
 type staging struct{ lists [][]nic.Frame }
 
-var stagings = sync.Pool{New: func() any { return new(staging) }}
-
 // deliver spreads a batch over the channels: one delivery for each, whose lock is
 // taken once.
 func (s *session) deliver(frames []nic.Frame) {
@@ -79,7 +75,7 @@ func (s *session) deliver(frames []nic.Frame) {
 		st.queues[first].deliver(frames)
 		return
 	}
-	g := stagings.Get().(*staging)
+	g := s.stagings.Get().(*staging)
 	for len(g.lists) < len(st.queues) {
 		g.lists = append(g.lists, nil)
 	}
@@ -95,5 +91,5 @@ func (s *session) deliver(frames []nic.Frame) {
 			g.lists[i] = list[:0]
 		}
 	}
-	stagings.Put(g)
+	s.stagings.Put(g)
 }

@@ -1,0 +1,110 @@
+package netvsp
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/nic"
+	"hvnet/nvsp"
+)
+
+// onFile replaces the memory of a GPADL by a file, which unlike a sealed memfd can
+// be taken away. It returns the test's own view of it.
+func (g *fakeGuest) onFile(gpadl uint32, gpa hv.GPA, n int) (f *os.File, view []byte) {
+	g.t.Helper()
+	f, err := os.Create(filepath.Join(g.t.TempDir(), "memory"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(int64(n)); err != nil {
+		g.t.Fatal(err)
+	}
+	if err := g.bus.mem.Add(gpa, int(f.Fd()), 0, int64(n)); err != nil {
+		g.t.Fatal(err)
+	}
+	var list []uint64
+	for i := range n / hv.PageSize {
+		list = append(list, uint64(gpa)/hv.PageSize+uint64(i))
+	}
+	g.bus.gpadls[gpadl] = list
+	m, err := g.bus.mem.Map(list)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { m.Close() })
+	return f, m.Bytes
+}
+
+// TestFault takes guest memory away while the device uses it: the guest's owner is
+// told, others go on, and nothing hangs.
+func TestFault(t *testing.T) {
+	newGuest := func() (*fakeGuest, chan error) {
+		faults := make(chan error, 1)
+		return newGuest(t, "ws2022", func(c *Config) { c.Fault = func(err error) { faults <- err } }), faults
+	}
+	told := func(faults chan error) {
+		t.Helper()
+		select {
+		case err := <-faults:
+			if !errors.Is(err, hv.ErrFault) {
+				t.Errorf("told %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("waiting to be told of the fault")
+		}
+	}
+	t.Run("receive buffer", func(t *testing.T) {
+		g, faults := newGuest()
+		f, view := g.onFile(recvGPADL, 1<<40, recvBytes)
+		g.recv.Bytes = view
+		g.up(nvsp.V61)
+		g.settle()
+		f.Truncate(0)
+		g.dev.WriteFrames(batchOf(3, 100))
+		told(faults)
+		g.dev.WriteFrames(batchOf(3, 100))
+		if info := g.dev.Info(); info.RxDropped[DropFault] != 3 || info.RxDropped[DropFilter] != 3 {
+			t.Errorf("%+v", info)
+		}
+		g.account()
+	})
+	t.Run("send buffer", func(t *testing.T) {
+		g, faults := newGuest()
+		f, _ := g.onFile(sendGPADL, 1<<40, sendBytes)
+		g.up(nvsp.V61)
+		f.Truncate(0)
+		m := nvsp.RNDISPacket{SectionBytes: 200}
+		g.put(g.ch, []byte{6, 0, 2, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0}, m.Append(nil))
+		told(faults)
+		g.backend.Close(g.host)
+	})
+	// The memory of a sender goes away between check and copy: the receiver drops
+	// the frame and stays.
+	t.Run("of another guest", func(t *testing.T) {
+		g, faults := newGuest()
+		f, view := g.onFile(sendGPADL, 1<<40, sendBytes)
+		g.up(nvsp.V61)
+		g.settle()
+		frame := ether(guestMAC, otherMAC, 1000, 0)
+		f.Truncate(0)
+		g.dev.WriteFrames([]nic.Frame{{Head: frame[:128], Body: [][]byte{view[:872]}}})
+		if info := g.dev.Info(); info.RxDropped[DropFault] != 1 || info.Stage != StageUp {
+			t.Errorf("%+v", info)
+		}
+		g.account()
+		g.dev.WriteFrames(frames(frame))
+		if got := g.received(g.next(g.ch)); len(got) != 1 {
+			t.Errorf("%d frames after the fault", len(got))
+		}
+		select {
+		case err := <-faults:
+			t.Errorf("told %v", err)
+		default:
+		}
+	})
+}
