@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"hvnet/hv"
+	"hvnet/hv/attach"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
+	"hvnet/vmbus/host"
 )
 
 func isClosed(c <-chan struct{}) bool {
@@ -334,5 +337,42 @@ msg="from host" type=ALLOFFERS_DELIVERED bytes=8 fields=""
 `
 	if got := text.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// The same life over a socket, with every message a round trip.
+func TestOverSocket(t *testing.T) {
+	ctx := testContext(t)
+	path := filepath.Join(t.TempDir(), "s")
+	listener := must[*attach.Listener](t)(attach.Listen(path, attach.ListenConfig{}))
+	defer listener.Close()
+	type end struct {
+		p   hv.Partition
+		err error
+	}
+	dialled := make(chan end, 1)
+	go func() {
+		p, err := attach.Dial(ctx, path, attach.Hello{Name: "g", VPs: 4})
+		dialled <- end{p, err}
+	}()
+	g, _, err := listener.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, g: g, served: make(chan error, 1), server: host.New(g, host.Config{})}
+	d := <-dialled
+	w.p = must[hv.Partition](t)(d.p, d.err)
+	e, _ := w.offer(1)
+	bus := w.connect(ctx)
+	life(t, ctx, bus, e)
+	if err := bus.Unload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-e.removed
+	bus.Close()
+	w.server.Close()
+	<-w.served
+	if n := w.server.Dropped(); n != 0 {
+		t.Errorf("the host dropped %d messages", n)
 	}
 }
