@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"hvnet/hv/attach"
 	"hvnet/nic"
@@ -35,10 +34,8 @@ func (h *Host) Listen(path string, cfg attach.ListenConfig) (*attach.Listener, e
 }
 
 // Accept serves the guests that attach to a listener until ctx ends or the
-// listener fails. Guests that are attached then stay.
+// listener fails. Guests that are attached then stay until Close.
 func (h *Host) Accept(ctx context.Context, l *attach.Listener) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	for {
 		g, hello, err := l.Accept(ctx)
 		if err != nil {
@@ -52,10 +49,10 @@ func (h *Host) Accept(ctx context.Context, l *attach.Listener) error {
 			g.Close()
 			continue
 		}
-		wg.Go(func() {
+		go func() {
 			if err := h.Serve(g, want); err != nil {
 				h.cfg.Log.Debug("guest served", "port", want.Name, "end", err)
 			}
-		})
+		}()
 	}
 }
