@@ -62,7 +62,11 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no host at %s: %w", path, err)
+			reason := attach.ErrNoHost
+			if errors.Is(err, os.ErrNotExist) {
+				reason = os.ErrNotExist
+			}
+			return nil, fmt.Errorf("no host at %s: %w", path, reason)
 		case <-time.After(pause):
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 // hostCmd is a host that guests attach to, and the commands to one.
 type hostCmd struct {
-	Serve hostServeCmd `cmd:"" default:"withargs" hidden:""`
+	Serve hostServeCmd `cmd:"" default:"withargs" hidden:"" help:"An emulated Hyper-V network host that guests attach to; 'hvnet host ctl PATH ports' asks a running one."`
 	Ctl   hostCtlCmd   `cmd:"" help:"Ask a running host."`
 }
 

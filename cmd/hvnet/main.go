@@ -77,6 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Description("The Hyper-V network driver in user space, and the host it talks to."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Help(help),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 		kong.Vars(vars()),
@@ -115,6 +116,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "hvnet: %v\n", err)
 	return exitFailure
+}
+
+// help prints the help of a command, or of what the command does by default.
+func help(opt kong.HelpOptions, ctx *kong.Context) error {
+	if c := ctx.Selected(); c != nil && c.DefaultCmd != nil {
+		ctx.Path = append(ctx.Path, &kong.Path{Parent: c, Command: c.DefaultCmd})
+	}
+	return kong.DefaultHelpPrinter(opt, ctx)
 }
 
 // vars are the words that flags and their help are made of.

@@ -37,6 +37,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	g, err := c.dial(ctx, cfg, s)
+	if ctx.Err() != nil && g == nil {
+		return nil // interrupted while there was no host
+	}
 	if err != nil {
 		return err
 	}
