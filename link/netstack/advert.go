@@ -11,8 +11,8 @@ import (
 	"hvnet/nic"
 )
 
-// What a router advertisement promises (RFC 4861 section 6.2.1, the defaults, except
-// that prefixes live as RFC 8981 recommends for changing networks: a day).
+// What a router advertisement promises: the defaults of RFC 4861 section 6.2.1, but
+// the prefix for a day and not for a month, because the network goes with its host.
 const (
 	advertInterval    = 10 * time.Minute
 	routerLifetime    = 30 * time.Minute

@@ -157,7 +157,7 @@ func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
 	}
 	r.Complete(false)
 	keepAlive(ep)
-	near := &guestConn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep}
+	near := &guestConn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, wq: &wq}
 	stop := context.AfterFunc(g.flows.ctx, near.abort)
 	serve(near)
 	stop()
@@ -168,10 +168,35 @@ func (g *Gateway) acceptTCP(r *tcp.ForwarderRequest) {
 type guestConn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
+	wq *waiter.Queue
 }
 
 // abort resets the connection and ends reads and writes of it.
 func (c *guestConn) abort() { c.ep.Abort() }
+
+// watch calls lost when the connection is reset from either side, even if nobody
+// reads or writes. The returned function ends that.
+func (c *guestConn) watch(lost func()) (stop func()) {
+	entry, event := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr)
+	c.wq.EventRegister(&entry)
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for tcp.EndpointState(c.ep.State()) != tcp.StateError {
+			select {
+			case <-event:
+			case <-done:
+				return
+			}
+		}
+		lost()
+	})
+	return func() {
+		close(done)
+		watching.Wait()
+		c.wq.EventUnregister(&entry)
+	}
+}
 
 // keepAlive makes the connection of a guest that is gone end after some minutes.
 func keepAlive(ep tcpip.Endpoint) {
@@ -183,22 +208,25 @@ func keepAlive(ep tcpip.Endpoint) {
 }
 
 // splice copies both ways until both are done. The end of one direction is passed
-// on as such; a reset is passed on as a reset.
+// on as such; a reset is passed on as a reset, at once, though the other side may
+// neither send nor take anything.
 func splice(near *guestConn, far *net.TCPConn) {
 	defer far.Close()
-	reset := func() {
+	cut := func() {
 		far.SetLinger(0)
 		far.Close()
-		near.abort()
 	}
+	defer near.watch(cut)()
 	var outward sync.WaitGroup
 	outward.Go(func() {
 		if _, err := io.Copy(far, near.TCPConn); err != nil || far.CloseWrite() != nil {
-			reset()
+			cut()
+			near.abort()
 		}
 	})
 	if _, err := io.Copy(near.TCPConn, far); err != nil || near.CloseWrite() != nil {
-		reset()
+		cut()
+		near.abort()
 	}
 	outward.Wait()
 }

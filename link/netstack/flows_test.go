@@ -1,10 +1,12 @@
 package netstack
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
@@ -74,6 +76,42 @@ func TestReset(t *testing.T) {
 	if b, err := io.ReadAll(near); err == nil {
 		t.Errorf("the machine reset the connection, the guest read %q and an orderly end", b)
 	}
+}
+
+// TestGuestGone: the guest resets while the machine takes nothing, so that no read
+// or write of the gateway can notice.
+func TestGuestGone(t *testing.T) {
+	for name, leave := range map[string]func(*testNet, *Host){
+		"the guest leaves":   func(_ *testNet, a *Host) { a.Close() },
+		"the gateway closes": func(n *testNet, _ *Host) { n.gw.Close() },
+	} {
+		n := newTestNet(t, GatewayConfig{NAT: true})
+		a := n.host(2)
+		near, far := natPair(t, n, a)
+		near.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := near.Write(make([]byte, 64<<20)); !isTimeout(err) {
+			t.Fatalf("the way is not full: %v", err)
+		}
+		leave(n, a)
+		ended := make(chan struct{})
+		go func() {
+			n.gw.flows.wg.Wait()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-soon(t).Done():
+			t.Errorf("%s: the flow stays", name)
+		}
+		if _, err := io.Copy(io.Discard, far); err == nil {
+			t.Errorf("%s: the machine sees an orderly end", name)
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 func TestFlowLimit(t *testing.T) {

@@ -217,5 +217,6 @@ func (g *Gateway) Close() error {
 	g.stack.Destroy()
 	g.wire.out.close()
 	g.tasks.Wait()
+	g.wire.out.discard()
 	return nil
 }

@@ -16,12 +16,12 @@ import (
 func TestEchoService(t *testing.T) {
 	n := newTestNet(t, GatewayConfig{})
 	a := n.host(2)
-	for _, addr := range []netip.Addr{gateway4.Addr(), gateway6.Addr()} {
+	for addr, size := range map[netip.Addr]int{gateway4.Addr(): 8 << 20, gateway6.Addr(): 1 << 20} {
 		c, err := a.DialTCP(soon(t), netip.AddrPortFrom(addr, portEcho))
 		if err != nil {
 			t.Fatal(err)
 		}
-		echoThrough(t, c, 8<<20)
+		echoThrough(t, c, size)
 		c.Close()
 
 		u, err := a.DialUDP(netip.AddrPortFrom(addr, portEcho))
@@ -89,9 +89,10 @@ func TestNAT(t *testing.T) {
 	for _, tt := range []struct {
 		machine string
 		gateway netip.Addr
+		size    int
 	}{
-		{"127.0.0.1:0", gateway4.Addr()},
-		{"[::1]:0", gateway6.Addr()},
+		{"127.0.0.1:0", gateway4.Addr(), 8 << 20},
+		{"[::1]:0", gateway6.Addr(), 1 << 20},
 	} {
 		l, err := net.Listen("tcp", tt.machine)
 		if err != nil {
@@ -112,7 +113,7 @@ func TestNAT(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		echoThrough(t, c, 8<<20)
+		echoThrough(t, c, tt.size)
 		c.Close()
 		l.Close()
 		served.Wait()

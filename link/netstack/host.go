@@ -245,5 +245,6 @@ func (h *Host) Close() error {
 	h.stack.Destroy()
 	h.wire.out.close()
 	h.tasks.Wait()
+	h.wire.out.discard()
 	return nil
 }

@@ -75,7 +75,7 @@ func (q *queue) pop() *stack.PacketBuffer {
 }
 
 // take moves waiting packets to dst, waiting for the first. It returns 0 only when
-// the queue is closed.
+// the queue is closed and empty.
 func (q *queue) take(dst []*stack.PacketBuffer) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,16 +90,23 @@ func (q *queue) take(dst []*stack.PacketBuffer) int {
 	return n
 }
 
-// close drops what waits and ends every wait, now and later.
+// close lets nothing more in and ends every wait, now and later. A pump still sends
+// what is there: the resets that tell the peers of a stack that it is gone.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	q.filled.Broadcast()
+}
+
+// discard drops what waits.
+func (q *queue) discard() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for pkt := q.pop(); pkt != nil; pkt = q.pop() {
 		pkt.DecRef()
 		q.dropped++
 	}
-	q.filled.Broadcast()
 }
 
 // count adds frames that went out, or were dropped, to the counters.

@@ -65,6 +65,7 @@ func TestQueueFull(t *testing.T) {
 		t.Errorf("took more than %d packets, %d dropped", queueLen, q.dropped)
 	}
 	q.close()
+	q.discard()
 	if q.dropped != 1+queueLen {
 		t.Errorf("closed: %d dropped", q.dropped)
 	}
