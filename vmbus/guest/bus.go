@@ -179,6 +179,10 @@ func (b *Bus) processor(vp int) {
 	}
 }
 
+// maxLater bounds what waits for the worker: a sane host rescinds all its channels at
+// once at worst.
+const maxLater = vmbus.RelidLimit
+
 func (b *Bus) receive(msg *hv.Message) {
 	if msg.Type != hv.MessageVMBus {
 		return // of the hypervisor itself, a timer perhaps
@@ -186,6 +190,9 @@ func (b *Bus) receive(msg *hv.Message) {
 	b.trace("from host", msg.Payload())
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(b.later) >= maxLater {
+		return // a host that makes us answer and takes no answers gets none
+	}
 	b.m.message(msg.Payload())
 	b.later = append(b.later, b.settle()...)
 	b.wakeWorker()

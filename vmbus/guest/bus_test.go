@@ -254,3 +254,24 @@ func TestNoContactPort(t *testing.T) {
 		}
 	})
 }
+
+// A host that offers nonsense for ever and takes no answers doesn't fill our memory.
+func TestOfferFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDeaf()
+		d.status = helpful(d, func(vmbus.MessageType, []byte) error { return hv.StatusInsufficientBuffers })
+		bus := must[*Bus](t)(Connect(t.Context(), d, Config{}))
+		defer bus.Close()
+		d.mu.Lock()
+		for range 3 * maxLater { // a second primary of one device
+			d.answer(vmbus.Offer{Class: vmbus.ClassNIC, Relid: 2}.Append(nil, vmbus.Version5_3))
+		}
+		d.mu.Unlock()
+		synctest.Wait()
+		bus.mu.Lock()
+		defer bus.mu.Unlock()
+		if n := len(bus.later); n != maxLater {
+			t.Errorf("%d answers wait", n)
+		}
+	})
+}

@@ -324,3 +324,32 @@ func life(t *testing.T, ctx context.Context, bus *Bus, e *echo) {
 		t.Errorf("device %v of version %v", dev.Offer().Instance, dev.Version())
 	}
 }
+
+func BenchmarkShare16MiB(b *testing.B) {
+	ctx := testContext(b)
+	w := newWorld(b, 1)
+	w.offer(1)
+	bus := w.connect(ctx)
+	dev := must[channel.Device](b)(bus.Device(ctx, vmbus.ClassNIC))
+	r := must[hv.Region](b)(dev.Alloc(16 << 20))
+	for b.Loop() {
+		id := must[uint32](b)(dev.Share(ctx, r))
+		if err := dev.Unshare(ctx, id); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpenClose(b *testing.B) {
+	ctx := testContext(b)
+	w := newWorld(b, 1)
+	w.offer(1)
+	bus := w.connect(ctx)
+	dev := must[channel.Device](b)(bus.Device(ctx, vmbus.ClassNIC))
+	for b.Loop() {
+		c := must[*channel.Channel](b)(dev.Open(ctx, 0, 0, 128<<10))
+		if err := dev.Close(ctx, c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
