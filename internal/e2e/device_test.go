@@ -267,3 +267,37 @@ func TestDeviceChannels(t *testing.T) {
 		t.Errorf("%+v", info)
 	}
 }
+
+// TestDeviceJumbo: long frames go between guests with a large MTU, and not to one
+// with a small one.
+func TestDeviceJumbo(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
+	defer cancel()
+	prof, err := profile.Lookup(profile.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw := vswitch.New(vswitch.Config{})
+	a := newDeviceGuest(t, ctx, sw, prof, 1, netvsc.Config{MTU: 9000})
+	b := newDeviceGuest(t, ctx, sw, prof, 2, netvsc.Config{MTU: 9000})
+	c := newDeviceGuest(t, ctx, sw, prof, 3, netvsc.Config{})
+	for i, n := range []int{9014, 5000, 6100, 60} {
+		m := deviceFrame(b.mac, a.mac, n, 0, i)
+		small := deviceFrame(c.mac, a.mac, n, 0, i)
+		for left := deviceFrames(m, small); len(left) > 0; {
+			left = left[a.nic.Send(-1, left):]
+		}
+		b.sink.wait(t, i+1)
+		b.sink.mu.Lock()
+		if b.sink.frames[string(m)] != 1 {
+			t.Errorf("a frame of %d bytes came as another", n)
+		}
+		b.sink.mu.Unlock()
+	}
+	c.sink.wait(t, 1)
+	for c.dev.Info().RxDropped[netvsp.DropTooLong] < 3 && ctx.Err() == nil {
+	}
+	if n := c.dev.Info().RxDropped[netvsp.DropTooLong]; n != 3 {
+		t.Errorf("%d frames were too long for a guest with the usual MTU, want 3", n)
+	}
+}
