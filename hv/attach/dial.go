@@ -40,7 +40,10 @@ func dial(ctx context.Context, path string, h Hello) (*partition, error) {
 		}
 		return nil, err
 	}
-	p := &partition{conn: c.(*net.UnixConn), waiting: make(map[uint32]chan reply), done: make(chan struct{})}
+	p := &partition{
+		conn: c.(*net.UnixConn), timeout: hv.PostTimeout,
+		waiting: make(map[uint32]chan reply), done: make(chan struct{}),
+	}
 	if err := p.attach(ctx, h); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

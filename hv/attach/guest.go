@@ -40,12 +40,8 @@ func (g *guest) Done() <-chan struct{} { return g.done }
 // doorbell. Whichever ends first ends the other by closing the guest.
 func (g *guest) Serve(h hv.Handler) error {
 	var signals sync.WaitGroup
-	signals.Go(func() {
-		g.leave(hv.Guard(func() { g.serveSignals(h) }))
-	})
-	var ended error
-	fault := hv.Guard(func() { ended = g.serveRecords(h) })
-	g.leave(errors.Join(fault, ended))
+	signals.Go(func() { g.leave(guard(g.serveSignals, h)) })
+	g.leave(guard(g.serveRecords, h))
 	signals.Wait()
 	if g.err != nil {
 		return fmt.Errorf("serve guest %q: %w", g.hello.Name, g.err)
@@ -53,11 +49,19 @@ func (g *guest) Serve(h hv.Handler) error {
 	return hv.ErrGone
 }
 
-func (g *guest) serveSignals(h hv.Handler) {
+// guard is hv.Guard for a function with an error of its own.
+func guard(f func(hv.Handler) error, h hv.Handler) (err error) {
+	fault := hv.Guard(func() { err = f(h) })
+	return errors.Join(fault, err)
+}
+
+// serveSignals returns when the guest was closed.
+func (g *guest) serveSignals(h hv.Handler) error {
 	for g.heard.wait() {
 		g.synic.EOMs()
 		g.synic.TakeSignals(h.Signal)
 	}
+	return nil
 }
 
 // serveRecords returns nil when the guest has left.

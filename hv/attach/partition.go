@@ -21,6 +21,8 @@ type partition struct {
 	vps    []*waiter // rung by the host
 	reader sync.WaitGroup
 
+	timeout time.Duration // of a request
+
 	mu      sync.Mutex
 	id      uint32                // of the last request
 	waiting map[uint32]chan reply // for the replies to these requests
@@ -89,7 +91,7 @@ func (p *partition) request(record func(id uint32) []byte, fds []int) error {
 		p.leave()
 		return fmt.Errorf("%w: %w", hv.ErrGone, err)
 	}
-	timeout := time.NewTimer(hv.PostTimeout)
+	timeout := time.NewTimer(p.timeout)
 	defer timeout.Stop()
 	select {
 	case r := <-answer:

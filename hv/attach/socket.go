@@ -111,7 +111,7 @@ type ringer struct {
 // ring rings without waiting. A full queue means that the other side has not yet
 // heard the last ring, so that it will look after this one too; any other error
 // means that there is no other side.
-func (b *ringer) ring() { unix.Send(b.fd, b.note[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
+func (r *ringer) ring() { unix.Send(r.fd, r.note[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
 
 // A waiter is the end of a doorbell where one waits.
 type waiter struct {
@@ -120,6 +120,11 @@ type waiter struct {
 }
 
 func newWaiter(fd int) (*waiter, error) {
+	// What is not a datagram socket could be readable for ever.
+	if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_DGRAM {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%w: a doorbell is no datagram socket", ErrProtocol)
+	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("prepare a doorbell: %w", err)
@@ -130,8 +135,8 @@ func newWaiter(fd int) (*waiter, error) {
 // wait waits for a ring, and returns false when the doorbell is closed or stopped
 // by a deadline. One ring is taken at a time: emptying the queue would cost a
 // system call more each time, to save looking at idle bitmaps once in a while.
-func (l *waiter) wait() bool {
-	_, err := l.file.Read(l.note[:])
+func (w *waiter) wait() bool {
+	_, err := w.file.Read(w.note[:])
 	return err == nil || errors.Is(err, io.EOF) // an empty datagram rings too
 }
 
