@@ -194,8 +194,7 @@ func (b *Bus) receive(msg *hv.Message) {
 		return // a host that makes us answer and takes no answers gets none
 	}
 	b.m.message(msg.Payload())
-	b.later = append(b.later, b.settle()...)
-	b.wakeWorker()
+	b.postpone(b.settle())
 }
 
 // hostGone rescinds everything.
@@ -203,11 +202,15 @@ func (b *Bus) hostGone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.m.disconnected()
-	b.later = append(b.later, b.settle()...)
-	b.wakeWorker()
+	b.postpone(b.settle())
 }
 
-func (b *Bus) wakeWorker() {
+// postpone leaves actions to the worker. The caller holds the lock.
+func (b *Bus) postpone(todo []action) {
+	if len(todo) == 0 {
+		return
+	}
+	b.later = append(b.later, todo...)
 	select {
 	case b.work <- struct{}{}:
 	default:
@@ -222,9 +225,7 @@ func (b *Bus) worker() {
 		case <-b.ctx.Done():
 			return
 		}
-		if b.say(b.ctx, func(*machine) {}) != nil {
-			return
-		}
+		b.say(b.ctx, func(*machine) {}) // posts what is in later; only Close makes it fail
 	}
 }
 
