@@ -3,6 +3,8 @@ package hv_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -45,4 +47,15 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Fatal(err)
 	}
 	boundary.BenchmarkRoundTrip(b, p, g)
+}
+
+// TestPostTimeout posts to a host that does not serve.
+func TestPostTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := openPipe(t, 1)
+		start := time.Now()
+		if err := p.PostMessage(1, nil); !errors.Is(err, hv.StatusTimeout) || time.Since(start) != hv.PostTimeout {
+			t.Errorf("post: %v after %v", err, time.Since(start))
+		}
+	})
 }
