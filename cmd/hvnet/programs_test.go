@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"hvnet/internal/lab"
 )
 
 // The programs below are what scripts talk to, and with: the test binary under
@@ -79,7 +81,7 @@ func testEcho() {
 		fail(err)
 	}
 	fmt.Println("connection from", c.RemoteAddr())
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(lab.Patience))
 	if _, err := io.Copy(c, c); err != nil {
 		fail(err)
 	}
@@ -89,11 +91,11 @@ func testEcho() {
 // testDial is a TCP client: testdial ADDR:PORT TEXT sends the text and prints what
 // comes back.
 func testDial() {
-	c, err := net.DialTimeout("tcp", os.Args[1], patience)
+	c, err := net.DialTimeout("tcp", os.Args[1], lab.Patience)
 	if err != nil {
 		fail(err)
 	}
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(lab.Patience))
 	if _, err := io.WriteString(c, os.Args[2]); err != nil {
 		fail(err)
 	}

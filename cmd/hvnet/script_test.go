@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"hvnet/internal/lab"
 	"hvnet/internal/need"
 	"hvnet/sandbox"
 )
@@ -63,7 +64,7 @@ func params(dir string) testscript.Params {
 			e.Defer(func() { os.RemoveAll(run) })
 			e.Setenv("RUN", run)
 			e.Setenv("HVNET_RUNTIME_DIR", run)
-			e.Values[runningKey{}] = map[string]*process{}
+			e.Values[runningKey{}] = map[string]*lab.Process{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -81,8 +82,8 @@ func params(dir string) testscript.Params {
 // runningKey is where a script's background programs are, by name.
 type runningKey struct{}
 
-func running(ts *testscript.TestScript) map[string]*process {
-	return ts.Value(runningKey{}).(map[string]*process)
+func running(ts *testscript.TestScript) map[string]*lab.Process {
+	return ts.Value(runningKey{}).(map[string]*lab.Process)
 }
 
 func usage(ts *testscript.TestScript, ok bool, text string) {
@@ -93,10 +94,10 @@ func usage(ts *testscript.TestScript, ok bool, text string) {
 
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 1, "start name command...")
-	p, err := spawn(args[0], ts.Getenv("WORK"), environ(ts), args[1:])
+	p, err := lab.Spawn(args[0], ts.Getenv("WORK"), environ(ts), args[1:])
 	ts.Check(err)
 	running(ts)[args[0]] = p
-	ts.Defer(p.kill)
+	ts.Defer(p.Kill)
 }
 
 // environ is what a script's programs find in their environment.
@@ -109,7 +110,7 @@ func environ(ts *testscript.TestScript) []string {
 }
 
 // find returns a program in the background.
-func find(ts *testscript.TestScript, name string) *process {
+func find(ts *testscript.TestScript, name string) *lab.Process {
 	p := running(ts)[name]
 	if p == nil {
 		ts.Fatalf("no program %s was started", name)
@@ -119,7 +120,7 @@ func find(ts *testscript.TestScript, name string) *process {
 
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 2, "await name regexp")
-	ts.Check(find(ts, args[0]).await(context.Background(), args[1]))
+	ts.Check(find(ts, args[0]).Await(context.Background(), args[1]))
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
@@ -128,20 +129,19 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 		"STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "TERM": syscall.SIGTERM,
 	}
 	usage(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal name HUP|INT|KILL|STOP|CONT|TERM")
-	ts.Check(find(ts, args[0]).signal(signals[args[1]]))
+	ts.Check(find(ts, args[0]).Signal(signals[args[1]]))
 }
 
 func cmdEnds(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 2, "ends name status")
 	p := find(ts, args[0])
-	status, err := p.end(context.Background())
+	status, err := p.End(context.Background())
 	ts.Check(err)
-	out, _ := p.out.read()
-	errs, _ := p.err.read()
-	ts.Check(os.WriteFile(ts.MkAbs(p.name+".out"), out, 0o644))
-	ts.Check(os.WriteFile(ts.MkAbs(p.name+".err"), errs, 0o644))
+	out, errs := p.Output()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".out"), out, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), errs, 0o644))
 	if strconv.Itoa(status) != args[1] {
-		ts.Fatalf("%s ended with status %d, want %s: %v", p.name, status, args[1], p.said())
+		ts.Fatalf("%s ended with status %d, want %s: %v", args[0], status, args[1], p.Said())
 	}
 }
 
@@ -163,16 +163,16 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 func cmdNetns(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 0, "netns variable...")
 	for _, name := range args {
-		ns, err := newNetns()
+		ns, err := lab.NewNetns()
 		ts.Check(err)
-		ts.Defer(func() { ts.Check(ns.close()) })
-		ts.Setenv(name, ns.name)
+		ts.Defer(func() { ts.Check(ns.Close()) })
+		ts.Setenv(name, ns.Name)
 	}
 }
 
 func cmdPoll(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 0, "poll command...")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), lab.Patience)
 	defer cancel()
 	for ts.Exec(args[0], args[1:]...) != nil {
 		if ctx.Err() != nil {
