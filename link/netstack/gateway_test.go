@@ -91,7 +91,7 @@ func TestNAT(t *testing.T) {
 		gateway netip.Addr
 		size    int
 	}{
-		{"127.0.0.1:0", gateway4.Addr(), 8 << 20},
+		{"127.0.0.1:0", gateway4.Addr(), 2 << 20},
 		{"[::1]:0", gateway6.Addr(), 1 << 20},
 	} {
 		l, err := net.Listen("tcp", tt.machine)

@@ -1,15 +1,20 @@
 package netstack
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
+
+	"hvnet/nic"
 )
 
 func TestPing(t *testing.T) {
@@ -60,7 +65,7 @@ func echoThrough(t testing.TB, c net.Conn, size int) {
 func TestHostToHostTCP(t *testing.T) {
 	n := newTestNet(t, GatewayConfig{})
 	a, b := n.host(2), n.host(3)
-	for addr, size := range map[netip.Addr]int{host4(3): 8 << 20, host6(3): 1 << 20} {
+	for addr, size := range map[netip.Addr]int{host4(3): 2 << 20, host6(3): 1 << 20} {
 		l, err := b.ListenTCP(netip.AddrPortFrom(addr, 5000))
 		if err != nil {
 			t.Fatal(err)
@@ -99,4 +104,46 @@ func TestDialRefused(t *testing.T) {
 	if _, err := a.DialTCP(ctx, netip.AddrPortFrom(host4(99), 1)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("dial with a cancelled context: %v", err)
 	}
+}
+
+func ExampleHost() {
+	gw, err := NewGateway(GatewayConfig{
+		MAC:  nic.MAC{0x00, 0x15, 0x5d, 0x00, 0x00, 0x01},
+		IPv4: netip.MustParsePrefix("198.18.0.1/24"),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer gw.Close()
+	h, err := NewHost(HostConfig{MAC: nic.MAC{0x00, 0x15, 0x5d, 0x00, 0x00, 0x02}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer h.Close()
+	h.Start(gw) // a wire between the two
+	gw.Start(h)
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	lease, err := h.DHCP(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("router", lease.Router)
+	c, err := h.DialContext(ctx, "tcp", "198.18.0.1:7")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	fmt.Fprintln(c, "hello")
+	line, err := bufio.NewReader(c).ReadString('\n')
+	fmt.Print(line, err)
+	// Output:
+	// router 198.18.0.1
+	// hello
+	// <nil>
 }
