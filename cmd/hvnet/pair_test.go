@@ -80,6 +80,9 @@ func TestIdle(t *testing.T) {
 		p.Run(t, ns.In("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6")...)
 	}
 	p.Run(t, p.NS[0].In("ping", "-c", "1", p.Addr[1])...)
+	for _, ns := range p.NS { // or it asks whether its neighbour is still there
+		p.Run(t, ns.In("ip", "neigh", "flush", "dev", "eth0")...)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), lab.Patience)
 	defer cancel()
 	for last := []byte{}; ; {
