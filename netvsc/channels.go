@@ -59,7 +59,8 @@ func (s *session) askQueues(ctx context.Context) error {
 	return err
 }
 
-// openSubChannels asks for n channels more and opens what is granted.
+// openSubChannels asks for n channels more and opens what is granted, as far as it
+// can be opened.
 func (s *session) openSubChannels(ctx context.Context, n int) error {
 	m, err := s.ask(ctx, "answer to SUBCHANNEL",
 		nvsp.SubChannelRequest{Op: nvsp.SubChannelAllocate, Count: uint32(n)}.Append(nil), nvsp.TypeSubChannel)
@@ -78,8 +79,13 @@ func (s *session) openSubChannels(ctx context.Context, n int) error {
 		return fmt.Errorf("open %d sub-channels: the host grants %d: %w", n, c.Count, nvsp.ErrMalformed)
 	}
 	for i := range int(c.Count) {
-		if err := s.openQueue(ctx, i+1); err != nil {
+		err := s.openQueue(ctx, i+1)
+		if err != nil && (ctx.Err() != nil || s.broken()) {
 			return err
+		}
+		if err != nil {
+			s.n.log.Warn("netvsc: using fewer channels", "granted", c.Count, "err", err)
+			break
 		}
 	}
 	return nil

@@ -1,16 +1,11 @@
 package netvsc
 
 import (
-	"errors"
-
 	"hvnet/counter"
 	"hvnet/nvsp"
 	"hvnet/ring"
 	"hvnet/vmbus"
 )
-
-// errFull is what put sees when the host is owed as much as the driver allows.
-var errFull = errors.New("netvsc: transaction table full")
 
 // put puts a batch into the ring. If the ring is full the batch waits for
 // completions and the queue stops: the sources are held back, nothing is lost. The
@@ -21,27 +16,33 @@ func (q *queue) put(b *batch) {
 		if err == nil {
 			return
 		}
-		c := &q.s.n.count
-		full := errors.Is(err, ring.ErrFull) || err == errFull
-		if !full || q.outstanding == 0 {
-			// No completion will come that could be waited for.
-			if full {
-				c.Add(counter.TxNoSpace, 1)
-			}
-			q.s.discard(b)
+		if err != ring.ErrFull || q.outstanding == 0 {
+			q.drop(b, err)
 			return
 		}
-		c.Add(counter.TxBusy, 1)
+		q.s.n.count.Add(counter.TxBusy, 1)
 	}
 	q.waiting = append(q.waiting, *b)
 	q.stop()
 }
 
-// tryPut puts a batch into the ring.
+// drop gives up a batch that does not go into the ring: it is full and no
+// completion will come that could be waited for, or it is broken.
+func (q *queue) drop(b *batch, err error) {
+	why := counter.TxLost
+	if err == ring.ErrFull {
+		why = counter.TxNoSpace
+	}
+	q.s.n.count.Add(why, uint64(b.frames))
+	q.s.discard(b)
+}
+
+// tryPut puts a batch into the ring. If the host owes as many completions as the
+// driver keeps in mind, that is a full ring too.
 func (q *queue) tryPut(b *batch) error {
 	id, t := q.txns.begin()
 	if t == nil {
-		return errFull
+		return ring.ErrFull
 	}
 	m := nvsp.RNDISPacket{Channel: nvsp.ChannelData, Section: nvsp.NoSection}
 	if b.section != none {
@@ -111,8 +112,7 @@ func (q *queue) resume() {
 			break
 		}
 		if err != nil {
-			q.s.n.count.Add(counter.TxNoSpace, 1)
-			q.s.discard(&q.waiting[i])
+			q.drop(&q.waiting[i], err)
 		}
 		done++
 	}

@@ -68,6 +68,9 @@ func TestHostileCompletions(t *testing.T) {
 				t.Fatal(err)
 			}
 			alive(t, h, n, r)
+			if err := n.Down(context.Background()); err != nil {
+				t.Fatal(err)
+			}
 			if got := n.count.Load(counter.HostBadCompletion); got != 1 {
 				t.Errorf("host_bad_completion is %d", got)
 			}
@@ -86,6 +89,9 @@ func TestHostileEmptyCompletion(t *testing.T) {
 	n := open(t, h, Config{Queues: 1}) // so that what follows comes after it
 	r := up(t, n)
 	alive(t, h, n, r)
+	if err := n.Down(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	if got := n.count.Load(counter.HostBadCompletion); got != 2 {
 		t.Errorf("host_bad_completion is %d", got)
 	}
@@ -189,6 +195,9 @@ func TestHostilePackets(t *testing.T) {
 				t.Fatal(err)
 			}
 			alive(t, h, n, r)
+			if err := n.Down(context.Background()); err != nil {
+				t.Fatal(err)
+			}
 			if n.count.Load(counter.HostBadMessage) == 0 {
 				t.Error("host_bad_message is 0")
 			}

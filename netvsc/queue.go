@@ -42,7 +42,9 @@ type queue struct {
 	closing chan struct{}
 	ended   chan struct{}
 
-	unfinished atomic.Bool // the goroutine is at work, or the host is owed something
+	// A drain adds to asked and wakes the goroutine, which says in served up to
+	// which it has then found its ring empty and owed the host nothing.
+	asked, served atomic.Uint32
 
 	count *counter.Queue
 }
@@ -80,7 +82,7 @@ func (q *queue) run() {
 			<-q.closing
 			return
 		}
-		q.unfinished.Store(true)
+		asked := q.asked.Load()
 		q.count.Add(counter.Wakeups, 1)
 		q.ch.In.Mask()
 		for q.poll() || q.linger() || !q.overdue() && q.ch.In.Unmask() {
@@ -93,14 +95,19 @@ func (q *queue) run() {
 			default:
 			}
 		}
-		q.unfinished.Store(len(q.owed) > 0)
-		q.s.nudge()
+		if len(q.owed) == 0 {
+			q.served.Store(asked)
+			q.s.nudge()
+		}
 	}
 }
 
 const (
-	pollPackets = 64  // ring packets of one batch
-	lingerMax   = 128 // looks at an empty ring before going to sleep, of about 0.1 µs
+	pollPackets = 64 // ring packets of one batch
+
+	// Looks at an empty ring before going to sleep, of about 0.1 µs each.
+	lingerMin = 4
+	lingerMax = 128
 )
 
 // poll handles one batch of what the host has sent, and returns false if there was
@@ -129,10 +136,11 @@ func (q *queue) poll() bool {
 	}
 	q.deliver()
 	q.settle()
-	if packets >= 8 {
-		q.budget = max(q.budget, 8)
+	if packets == 0 {
+		return false
 	}
-	return packets > 0
+	q.budget = max(q.budget, lingerMin)
+	return true
 }
 
 // overdue reports whether the host owes room for so many completions that nothing
@@ -145,8 +153,8 @@ func (q *queue) overdue() bool {
 	return len(q.owed) > limit
 }
 
-// linger looks at the empty ring for a while before the queue sleeps, if that was
-// worth it lately: a wake-up costs more than a few looks. A quiet queue never does.
+// linger looks at the empty ring for a while before the queue sleeps, the longer
+// the more that was worth it lately: a wake-up costs more than many looks.
 func (q *queue) linger() bool {
 	for range q.budget {
 		runtime.Gosched()

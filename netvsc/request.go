@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"hvnet/counter"
 	"hvnet/hv"
@@ -31,9 +32,12 @@ type answer struct {
 // comes later finds nothing.
 type requests struct {
 	mu      sync.Mutex
-	last    uint32
+	last    atomic.Uint32
 	pending map[uint32]*request
 }
+
+// newID returns the id of another RNDIS message: the first is 1.
+func (r *requests) newID() uint32 { return r.last.Add(1) }
 
 // start adds a request with a new id.
 func (r *requests) start(what string, reply rndis.MessageType) *request {
@@ -42,8 +46,7 @@ func (r *requests) start(what string, reply rndis.MessageType) *request {
 	if r.pending == nil {
 		r.pending = map[uint32]*request{}
 	}
-	r.last++
-	q := &request{what: what, id: r.last, reply: uint32(reply), answer: make(chan answer, 1)}
+	q := &request{what: what, id: r.newID(), reply: uint32(reply), answer: make(chan answer, 1)}
 	r.pending[q.id] = q
 	return q
 }

@@ -92,6 +92,7 @@ func (s *session) fail(err error) {
 	s.failOnce.Do(func() {
 		s.err = fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, err)
 		close(s.failed)
+		s.n.link.set(nic.LinkState{})
 		s.n.log.Error("netvsc: device lost", "err", err)
 		s.n.interruptPumps()
 	})
@@ -130,6 +131,10 @@ func (s *session) drain(ctx context.Context) error {
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	s.draining.Store(true)
+	for _, q := range s.queues {
+		q.asked.Add(1)
+		q.ch.Wake()
+	}
 	for {
 		busy := s.busy()
 		if busy == "" {
@@ -150,7 +155,7 @@ func (s *session) busy() string {
 		if live > 0 {
 			return fmt.Sprintf("%d sends on channel %d", live, i)
 		}
-		if q.unfinished.Load() {
+		if q.served.Load() != q.asked.Load() {
 			return fmt.Sprintf("what was received on channel %d", i)
 		}
 		if ring > ringGap {
@@ -177,12 +182,8 @@ func (s *session) pageRange(i int32, n int) vmbus.PageRange {
 func (s *session) close(ctx context.Context) error {
 	var errs []error
 	if len(s.queues) > 0 && !s.broken() {
-		if s.pages != nil {
-			id := s.requests.start("", 0)
-			errs = append(errs, s.sendControl(ctx, "RNDIS HALT", nil, rndis.Halt{RequestID: id.id}.Append(nil)))
-			s.requests.finish(id, nil, nil)
-			errs = append(errs, s.drain(ctx))
-		}
+		errs = append(errs, s.sendControl(ctx, "RNDIS HALT", nil, rndis.Halt{RequestID: s.requests.newID()}.Append(nil)),
+			s.drain(ctx))
 	}
 	// Hosts before VMBus 4.0 want a buffer's GPADL gone while the channel is
 	// open, later ones after it is closed.

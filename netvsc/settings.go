@@ -84,8 +84,8 @@ func (n *NIC) Channels() nic.Channels {
 }
 
 // SetChannels changes the number of channels. It is refused as Linux refuses it:
-// nic.ErrInvalid below 1, above the maximum, or if the host's protocol, before NVSP
-// 5, has one channel only. The host may grant fewer than asked for. If the change
+// nic.ErrInvalid below 1 and above the maximum, which is 1 if the host's protocol is
+// older than NVSP 5. The host may grant fewer than asked for. If the change
 // fails, the NIC has as many as before.
 func (n *NIC) SetChannels(ctx context.Context, count int) error {
 	release, err := n.own(ctx)
@@ -99,8 +99,6 @@ func (n *NIC) SetChannels(ctx context.Context, count int) error {
 		return nil
 	case count < 1 || count > s.maxQueues():
 		return fmt.Errorf("netvsc: set %d channels: %w, want 1 to %d", count, nic.ErrInvalid, s.maxQueues())
-	case s.version < nvsp.V5:
-		return fmt.Errorf("netvsc: set %d channels: %w with NVSP %v", count, nic.ErrInvalid, s.version)
 	}
 	want := n.want
 	want.queues = count

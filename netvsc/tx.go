@@ -172,14 +172,14 @@ func (t *sender) room(l *lane, n int) []byte {
 		}
 		t.post(l)
 	}
-	if headroom+n <= s.limit {
-		if t.openSection(&l.open) {
-			return l.open.mem[headroom : headroom+n]
-		}
-		s.n.count.Add(counter.TxSendFull, 1)
+	if headroom+n <= s.limit && t.openSection(&l.open) {
+		return l.open.mem[headroom : headroom+n]
 	}
 	if l.open.run = s.runs.take(); l.open.run == none {
 		return nil
+	}
+	if headroom+n <= s.limit {
+		s.n.count.Add(counter.TxSendFull, 1)
 	}
 	return s.runs.bytes(l.open.run)[headroom : headroom+n]
 }
