@@ -40,6 +40,9 @@ func TestBringUpOrder(t *testing.T) {
 		i.Link != (nic.LinkState{Up: true, Mbps: 40000}) || i.Up {
 		t.Errorf("Info: %+v", i)
 	}
+	if n.MAC() != h.mac || n.MTU() != 1500 {
+		t.Errorf("MAC %v, MTU %d", n.MAC(), n.MTU())
+	}
 	if r := n.Rings(); r != (nic.Rings{RxMax: 17998, TxMax: 2560, Rx: 9289, Tx: 170}) {
 		t.Errorf("Rings: %+v", r)
 	}
@@ -160,6 +163,42 @@ func TestRefusals(t *testing.T) {
 		{"INITIALIZE unanswered", rndisSilence(rndis.TypeInitialize, 0), "wait for answer to RNDIS INITIALIZE"},
 		{"MAC unanswered", rndisSilence(rndis.TypeQuery, rndis.OIDPermanentAddress), "PERMANENT_ADDRESS"},
 		{"offload unanswered", rndisSilence(rndis.TypeSet, rndis.OIDOffloadParameters), "TCP_OFFLOAD_PARAMETERS"},
+		{"INITIALIZE refused as a send", func(h *fakeHost) {
+			h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+				q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusInvalidRNDISPacket}.Append(nil))
+				return true
+			}
+		}, "invalid RNDIS packet"},
+		{"INITIALIZE refused", func(h *fakeHost) {
+			h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+				id, _ := rndis.RequestID(m)
+				q.indicate(rndis.InitializeComplete{RequestID: id, Status: rndis.StatusBadVersion}.Append(nil))
+				q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+				return true
+			}
+		}, "bad version"},
+		{"offload refused", func(h *fakeHost) {
+			h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+				r, err := rndis.ParseSet(m)
+				if err == nil {
+					q.indicate(rndis.SetComplete{RequestID: r.RequestID, Status: rndis.StatusInvalidData}.Append(nil))
+					q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+				}
+				return err == nil
+			}
+		}, "set TCP_OFFLOAD_PARAMETERS: NDIS status invalid data"},
+		{"too long an answer", func(h *fakeHost) {
+			h.rxSection = 8192
+			h.oid[rndis.OIDPermanentAddress] = make([]byte, 5000)
+		}, "buffer overflow"},
+		{"answer of another type", func(h *fakeHost) {
+			h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+				id, _ := rndis.RequestID(m)
+				q.indicate(rndis.SetComplete{RequestID: id}.Append(nil))
+				q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+				return true
+			}
+		}, "wait for answer to RNDIS INITIALIZE"},
 		{"multicast MAC", func(h *fakeHost) { h.mac = nic.MAC{1, 2, 3, 4, 5, 6} }, "not the address of a NIC"},
 		{"short MAC", func(h *fakeHost) { h.oid[rndis.OIDPermanentAddress] = []byte{1, 2} }, "PERMANENT_ADDRESS"},
 		{"no buffer can be shared", func(h *fakeHost) { h.onShare = func(int) error { return errors.New("no GPADL today") } }, "no GPADL today"},

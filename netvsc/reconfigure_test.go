@@ -194,6 +194,9 @@ func TestRescind(t *testing.T) {
 	if err := <-ended; !errors.Is(err, nic.ErrNoDevice) || !errors.Is(err, channel.ErrRescinded) {
 		t.Errorf("pump: %v", err)
 	}
+	if n.Link().Up {
+		t.Error("the link is up")
+	}
 	ctx := context.Background()
 	if err := n.SetChannels(ctx, 2); !errors.Is(err, nic.ErrNoDevice) {
 		t.Errorf("SetChannels: %v", err)

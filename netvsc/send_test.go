@@ -206,6 +206,39 @@ func TestSendRingFull(t *testing.T) {
 	}
 }
 
+// TestSendBatchesRingFull sends batches that fill the ring before the marks of flow
+// control are looked at: what does not fit waits, in order.
+func TestSendBatchesRingFull(t *testing.T) {
+	h := newFakeHost()
+	gate := make(chan struct{})
+	h.onData = func(q *fakeQueue, tid uint64) bool { <-gate; return false }
+	n := open(t, h, Config{Queues: 1, RingBytes: 2 * 4096})
+	up(t, n)
+	var want [][]byte
+	send := func(count int) {
+		var frames []nic.Frame
+		var raw [][]byte
+		for i := range count {
+			raw = append(raw, frame(len(want)+i, 1500))
+			frames = append(frames, asFrame(raw[i]))
+		}
+		want = append(want, raw[:n.Send(0, frames)]...)
+	}
+	for before := -1; len(want) > before; {
+		before = len(want)
+		send(3 * readyMax)
+	}
+	if n.count.Load(counter.TxBusy) == 0 {
+		t.Error("tx_busy is 0: nothing had to wait")
+	}
+	close(gate)
+	for range 50 {
+		send(100)
+	}
+	h.until(t, "all frames arrive", func() bool { return len(h.frames) == len(want) })
+	sameFrames(t, h.frames, want)
+}
+
 // TestSendNoSpace fills the ring with completions of received frames, which no
 // completion of the host will ever follow: frames to send are dropped then, for
 // nothing would wake whoever waits.
