@@ -26,6 +26,10 @@ const hostVariable = "HVNET_BENCH_HOST"
 var reflectorMAC = nic.MAC{0x00, 0x15, 0x5d, 0xff, 0xff, 0x01}
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(copierVariable); spec != "" {
+		fmt.Fprintln(os.Stderr, copierProcess(spec))
+		os.Exit(1)
+	}
 	if path := os.Getenv(hostVariable); path != "" {
 		if err := hostProcess(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -13,6 +13,7 @@ import (
 // guests in network namespaces of their own. The guests' addresses are Addr[0] and
 // Addr[1], their interfaces eth0.
 type Pair struct {
+	Hvnet  string // the program
 	Socket string // of the host
 	Addr   [2]string
 	Host   *Process
@@ -31,6 +32,7 @@ func NewPair(tb testing.TB, hvnet string, flags ...string) *Pair {
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
 	p := &Pair{
+		Hvnet:  hvnet,
 		Socket: filepath.Join(dir, "s"),
 		Addr:   [2]string{"198.18.2.1", "198.18.2.2"},
 		env:    append(os.Environ(), "HVNET_RUNTIME_DIR="+dir),
