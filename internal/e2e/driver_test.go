@@ -27,6 +27,8 @@ type driverRig struct {
 	port   *driverPort
 	served chan error
 	offer  *vmbushost.Offered
+	guest  hv.Guest
+	gone   bool // the test has closed it
 }
 
 // A driverPort is what the device is connected to: it keeps what the guest sends,
@@ -97,7 +99,7 @@ func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *dri
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &driverRig{port: newDriverPort(), served: make(chan error, 1)}
+	r := &driverRig{port: newDriverPort(), served: make(chan error, 1), guest: g}
 	r.device = netvsp.New(netvsp.Config{Name: "port", MAC: driverMAC, Profile: p}, func(nic.Sink) (netvsp.Port, error) { return r.port, nil })
 	srv := vmbushost.New(g, vmbushost.Config{Versions: p.VMBus})
 	r.offer, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: vmbus.GUID{1}}, r.device.Backend)
@@ -123,7 +125,7 @@ func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *dri
 		if err := r.nic.Close(ctx); err != nil {
 			t.Errorf("close NIC: %v", err)
 		}
-		if err := bus.Unload(ctx); err != nil && !errors.Is(err, hv.ErrGone) {
+		if err := bus.Unload(ctx); err != nil && !r.gone {
 			t.Errorf("unload: %v", err)
 		}
 		bus.Close()
@@ -335,6 +337,49 @@ func TestDriverRescind(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("the pump goes on")
+	}
+	if err := r.nic.SetChannels(ctx, 1); !errors.Is(err, nic.ErrNoDevice) {
+		t.Errorf("SetChannels: %v", err)
+	}
+}
+
+// TestDriverHostGone has the host leave without a word under traffic: whoever uses
+// the NIC is told, and closing it still gives everything back.
+func TestDriverHostGone(t *testing.T) {
+	r := newDriverRig(t, profile.Default, 4, netvsc.Config{})
+	ctx := context.Background()
+	if err := r.nic.Up(ctx, newDriverPort()); err != nil {
+		t.Fatal(err)
+	}
+	down := make(chan struct{})
+	var once sync.Once
+	r.nic.OnLink(func(s nic.LinkState) {
+		if !s.Up {
+			once.Do(func() { close(down) })
+		}
+	})
+	ended := make(chan error, 1)
+	src := &driverSource{wake: make(chan struct{}, 1)}
+	go func() { ended <- r.nic.Pump(ctx, src) }()
+	_, frames := driverFrames(0, 64, func(i int) int { return 60 + i })
+	r.nic.Send(0, frames)
+	r.gone = true
+	r.guest.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, nic.ErrNoDevice) {
+			t.Errorf("pump: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the pump goes on")
+	}
+	select {
+	case <-down:
+	case <-time.After(10 * time.Second):
+		t.Error("the link stays up")
+	}
+	if n := r.nic.Send(0, frames); n != 0 {
+		t.Errorf("Send took %d frames", n)
 	}
 	if err := r.nic.SetChannels(ctx, 1); !errors.Is(err, nic.ErrNoDevice) {
 		t.Errorf("SetChannels: %v", err)
