@@ -256,6 +256,16 @@ func TestStats(t *testing.T) {
 	if p, b := sum["tx_queue_0_packets"]+sum["tx_queue_1_packets"], sum["tx_queue_0_bytes"]+sum["tx_queue_1_bytes"]; p != 2 || b != 130 {
 		t.Errorf("sent %d packets, %d bytes", p, b)
 	}
+	// Counters of channels begin anew with the channels, the others go on.
+	n.count.Add(counter.TxBusy, 5)
+	if err := n.SetChannels(context.Background(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range n.Stats() {
+		if s.Name == "tx_queue_0_packets" && s.Value != 0 || s.Name == "tx_busy" && s.Value != 5 || s.Name == "tx_queue_1_packets" {
+			t.Errorf("after the change: %+v", s)
+		}
+	}
 	if d := n.DriverInfo(); d.Driver != "hv_netvsc" || d.Firmware != "N/A" || !d.Stats || !d.RegisterDump {
 		t.Errorf("%+v", d)
 	}
@@ -320,6 +330,41 @@ func TestReconfigure(t *testing.T) {
 	}
 	src.add(frame(1, 4014))
 	h.until(t, "both frames arrive", func() bool { return len(h.frames) == 2 })
+}
+
+// TestLateAnswer has the host answer a request after its asker has given up: the
+// answer is counted and dropped, and does not answer the next request.
+func TestLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		n := open(t, h, Config{Queues: 1})
+		late, silent := make(chan []byte, 1), true
+		h.mu.Lock()
+		h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+			if !silent {
+				return false
+			}
+			silent = false
+			late <- q.answer(got, m)
+			q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+			return true
+		}
+		h.mu.Unlock()
+		r := newRecorder()
+		err := n.Up(context.Background(), r)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "setting of GEN_CURRENT_PACKET_FILTER") {
+			t.Errorf("Up: %v", err)
+		}
+		if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 0 {
+			t.Error("Send took a frame of a NIC that is not up")
+		}
+		h.queue(0).indicate(<-late)
+		synctest.Wait()
+		if got := n.count.Load(counter.HostBadMessage); got != 1 {
+			t.Errorf("host_bad_message is %d", got)
+		}
+		alive(t, h, n, up(t, n))
+	})
 }
 
 // TestIdle leaves a NIC alone for an hour: nothing wakes up.
