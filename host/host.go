@@ -94,8 +94,8 @@ func (h *Host) AddGateway(cfg netstack.GatewayConfig) error {
 	defer h.mu.Unlock()
 	h.gateway = g
 	h.closers = append(h.closers, func() {
+		g.Close() // it says goodbye to its flows
 		p.Close()
-		g.Close()
 	})
 	return nil
 }

@@ -29,7 +29,7 @@ type processStation struct {
 // newProcessStation gives a guest an IP stack.
 func newProcessStation(ctx context.Context, g *guest.Guest) (station, error) {
 	stack, err := netstack.NewHost(netstack.HostConfig{
-		MAC: g.NIC.MAC(), MTU: g.NIC.MTU(),
+		MAC: g.NIC.MAC(), MTU: g.NIC.MTU(), Window: transferWindow,
 	})
 	if err != nil {
 		return nil, err
@@ -92,7 +92,9 @@ func (s *processStation) Close() error {
 	return s.stack.Close()
 }
 
-// transferWindow is the receive window of each connection of a transfer, in bytes.
+// transferWindow is the window of each connection of a transfer, in bytes. All of
+// them together fit the receive buffer of a channel: TCP fills what it is given, and
+// more would be lost there, as in any full queue.
 const transferWindow = 128 << 10
 
 // receiveAll accepts the connections of one transfer and returns the sum of their
@@ -110,8 +112,6 @@ func receiveAll(ctx context.Context, l net.Listener) (int64, error) {
 			return sum, fmt.Errorf("accept: %w", err)
 		}
 		stop := context.AfterFunc(ctx, func() { c.Close() })
-		// All windows together fit the receive buffer of a channel: TCP fills what
-		// it is given, and more would be lost there, as in any full queue.
 		if k, ok := c.(interface{ SetReadBuffer(int) error }); ok {
 			if err := k.SetReadBuffer(transferWindow); err != nil {
 				return sum, err
