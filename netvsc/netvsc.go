@@ -130,12 +130,9 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 		n.ringBytes = defaultRingBytes
 	}
 	n.link.init()
-	s, err := n.attach(ctx, want)
-	if err != nil {
+	if err := n.start(ctx, want); err != nil {
 		return nil, fmt.Errorf("netvsc: open: %w", err)
 	}
-	n.session.Store(s)
-	n.attached = true
 	go n.link.run(n.done)
 	return n, nil
 }

@@ -106,7 +106,7 @@ func TestPump(t *testing.T) {
 			pumping(t, n, src)
 			up(t, n)
 			want := map[string]int{}
-			const count = 2000
+			const count = 1000
 			for i := range count {
 				b := frame(i%50, 42+(i*131)%(c.sizes-41))
 				want[string(b)]++

@@ -38,30 +38,41 @@ func (n *NIC) own(ctx context.Context) (release func(), err error) {
 // If neither attaches, the NIC stays without a device; another change of settings
 // tries again.
 func (n *NIC) reconfigure(ctx context.Context, want settings) error {
-	old := n.want
 	if err := n.detach(ctx); err != nil {
 		return err
 	}
-	s, err := n.attach(ctx, want)
+	err := n.start(ctx, want)
 	if err == nil {
 		n.want = want
-	} else {
-		n.log.Warn("netvsc: change of settings failed, going back", "err", err)
-		// The caller's time may be what ran out.
-		tctx, cancel := n.ownTime(ctx)
-		defer cancel()
-		var restore error
-		if s, restore = n.attach(tctx, old); restore != nil {
-			return errors.Join(err, fmt.Errorf("go back to the settings before: %w", restore))
-		}
-		ctx = tctx
+		return nil
+	}
+	n.log.Warn("netvsc: change of settings failed, going back", "err", err)
+	ctx, cancel := n.ownTime(ctx) // the caller's may be what ran out
+	defer cancel()
+	if e := n.start(ctx, n.want); e != nil {
+		err = errors.Join(err, fmt.Errorf("go back to the settings before: %w", e))
+	}
+	return err
+}
+
+// start attaches the device and, if the NIC is up, lets frames through.
+func (n *NIC) start(ctx context.Context, want settings) error {
+	s, err := n.attach(ctx, want)
+	if err != nil {
+		return err
 	}
 	n.session.Store(s)
 	n.attached = true
-	if n.up {
-		return errors.Join(err, n.resume(ctx))
+	if !n.up {
+		return nil
 	}
-	return err
+	if err := n.resume(ctx); err != nil {
+		ctx, cancel := n.ownTime(ctx)
+		defer cancel()
+		n.attached = false
+		return errors.Join(err, s.close(ctx))
+	}
+	return nil
 }
 
 // detach finishes everything under way and takes the session apart. If the host

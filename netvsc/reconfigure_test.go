@@ -77,7 +77,7 @@ func TestSetChannelsRefused(t *testing.T) {
 // TestRollback has the second attachment fail at each step: the NIC is back as it
 // was, and the source goes on.
 func TestRollback(t *testing.T) {
-	for _, step := range []string{"INIT", "SEND_RECEIVE_BUFFER", "SEND_SEND_BUFFER", "INITIALIZE", "SUBCHANNEL", "SET TCP_OFFLOAD_PARAMETERS"} {
+	for _, step := range []string{"INIT", "SEND_RECEIVE_BUFFER", "SEND_SEND_BUFFER", "INITIALIZE", "SUBCHANNEL", "SET TCP_OFFLOAD_PARAMETERS", "SET GEN_CURRENT_PACKET_FILTER"} {
 		t.Run(step, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newFakeHost()
@@ -97,7 +97,11 @@ func TestRollback(t *testing.T) {
 					return hit
 				}
 				h.onNVSP = func(q *fakeQueue, got nvsp.MessageType, m []byte, tid uint64) bool { return once(step) }
-				h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool { return once(step) }
+				h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+					s, err := rndis.ParseSet(m)
+					off := err == nil && s.OID == rndis.OIDCurrentPacketFilter && s.Info[0] == 0
+					return !off && once(step)
+				}
 				h.mu.Unlock()
 				err := n.SetChannels(context.Background(), 2)
 				if !errors.Is(err, context.DeadlineExceeded) {

@@ -91,8 +91,8 @@ func (s *session) broken() bool {
 func (s *session) fail(err error) {
 	s.failOnce.Do(func() {
 		s.err = fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, err)
-		close(s.failed)
 		s.n.link.set(nic.LinkState{})
+		close(s.failed)
 		s.n.log.Error("netvsc: device lost", "err", err)
 		s.n.interruptPumps()
 	})
