@@ -97,7 +97,7 @@ func (c *Consumer) Release() (signal bool) {
 		return false
 	}
 	c.published = c.read
-	c.h.read.Store(uint32(c.read))
+	publish(&c.h.read, uint32(c.read))
 	// Only now the pending send size, and only then the write index: a producer
 	// that stores the one and looks at the read index again misses nothing. Some
 	// peers store size-1 for "when empty", so the low bits do not count.
@@ -137,7 +137,7 @@ func (c *Consumer) Mask() { c.h.mask.Store(1) }
 // returns false, new data will be signalled. Everything read must be released
 // first, else the peer does not see that the ring was empty.
 func (c *Consumer) Unmask() (more bool) {
-	c.h.mask.Store(0)
+	publish(&c.h.mask, 0)
 	if c.Empty() {
 		return false
 	}

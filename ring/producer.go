@@ -158,7 +158,7 @@ func (p *Producer) Publish() (signal bool) {
 		return false
 	}
 	p.published = p.write
-	p.h.write.Store(uint32(p.write))
+	publish(&p.h.write, uint32(p.write))
 	// The order of these three is the rule: a consumer that clears its mask and
 	// looks again either sees the new write index, or is seen here unmasked and
 	// with everything before this batch consumed.
@@ -179,7 +179,7 @@ func (p *Producer) Publish() (signal bool) {
 // other direction.
 func (p *Producer) AwaitRoom(n int) (ready bool) {
 	n = min((max(n, 8)+7)&^7, p.size-gap)
-	p.h.pending.Store(uint32(n))
+	publish(&p.h.pending, uint32(n))
 	// The second look closes the gap in which the peer made room without having
 	// seen the pending send size.
 	if !p.sample() || p.free >= n {

@@ -78,6 +78,12 @@ type header struct {
 	features atomic.Uint32 // by the producer
 }
 
+// publish stores a word before this side looks at one of the peer's, in this order
+// for everyone. Store does so too, but not in a build with the race detector: for
+// memory that is not Go's own it makes a plain store of it, which the processor may
+// let the load overtake, and a signal is lost. An exchange is a barrier in any build.
+func publish(word *atomic.Uint32, v uint32) { word.Swap(v) }
+
 // featurePending says two things: I use the pending send size of this ring, and I
 // honour the peer's in the ring of the other direction.
 const featurePending = 1
