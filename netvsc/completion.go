@@ -101,7 +101,7 @@ func (q *queue) complete(c *completion, freed *freed) {
 
 // completed takes a completion packet from the host. Those of RNDIS packets are
 // collected; an answer to an NVSP request goes to whoever has asked, if it is of
-// the type that answers it. b is the host's, in private memory.
+// the type that answers it. The packet is in private memory.
 func (q *queue) completed(p *vmbus.Packet) {
 	if m, err := nvsp.ParseRNDISPacketComplete(p.Payload); err == nil {
 		q.done = append(q.done, completion{p.TID, uint32(m.Status)})

@@ -33,6 +33,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/nic"
+	"hvnet/nvsp"
 	"hvnet/offload"
 	"hvnet/vmbus/channel"
 )
@@ -65,6 +66,8 @@ const (
 	MinSections = 10 // of each buffer
 	MinMTU      = 68
 	MaxMTU      = 65521
+
+	maxReceiveBuffer = 31 << 20 // bytes, of the newest protocol
 
 	defaultQueues    = 8
 	defaultMTU       = 1500
@@ -139,18 +142,17 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 
 // settings returns what a Config asks for, defaults filled in.
 func (c Config) settings() (settings, error) {
-	bad := func(what string, v, low, high int) error {
-		return fmt.Errorf("netvsc: open: %s %d: %w, want %d to %d", what, v, nic.ErrInvalid, low, high)
-	}
-	if c.Queues < 0 || c.Queues > MaxChannels {
-		return settings{}, bad("queues", c.Queues, 1, MaxChannels)
-	}
-	if c.MTU != 0 && (c.MTU < MinMTU || c.MTU > MaxMTU) {
-		return settings{}, bad("MTU", c.MTU, MinMTU, MaxMTU)
-	}
-	for what, v := range map[string]int{"receive sections": c.RxSections, "send sections": c.TxSections} {
-		if v != 0 && v < MinSections {
-			return settings{}, bad(what, v, MinSections, 1<<20)
+	for _, f := range []struct {
+		what         string
+		v, low, high int
+	}{
+		{"queues", c.Queues, 1, MaxChannels},
+		{"MTU", c.MTU, MinMTU, MaxMTU},
+		{"receive sections", c.RxSections, MinSections, maxReceiveBuffer / nominalRxSection},
+		{"send sections", c.TxSections, MinSections, nvsp.MaxSendBuffer / nominalTxSection},
+	} {
+		if f.v != 0 && (f.v < f.low || f.v > f.high) {
+			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
 	w := settings{queues: c.Queues, rxSections: c.RxSections, txSections: c.TxSections, mtu: c.MTU}

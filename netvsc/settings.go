@@ -63,8 +63,7 @@ func (n *NIC) setSink(sink nic.Sink) {
 		n.sink.Store(&sink)
 	}
 	for _, q := range n.session.Load().queues {
-		q.delivering.Lock()
-		//lint:ignore SA2001 taking the lock is the wait
+		q.delivering.Lock() // waits for a call that is going on
 		q.delivering.Unlock()
 	}
 }
