@@ -12,12 +12,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Patience is how long a test waits for what should come at once.
 const Patience = 30 * time.Second
 
 // A Process is a program that runs beside a test, in a process group of its own.
+// The group ends with it.
 type Process struct {
 	name     string // for errors
 	cmd      *exec.Cmd
@@ -38,6 +41,12 @@ func Spawn(name, dir string, env, argv []string) (*Process, error) {
 	}
 	go func() {
 		defer close(p.ended)
+		// What it leaves behind goes before its process id, which is also the
+		// group's, can become another's.
+		pid := p.cmd.Process.Pid
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
+		syscall.Kill(-pid, syscall.SIGKILL)
 		p.cmd.Wait()
 	}()
 	return p, nil
@@ -93,7 +102,7 @@ func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s
 
 // Kill ends the program and all that it started in its group.
 func (p *Process) Kill() {
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	p.cmd.Process.Kill()
 	<-p.ended
 }
 
