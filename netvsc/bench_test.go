@@ -194,6 +194,7 @@ func BenchmarkSend(b *testing.B) {
 					b.Skip("flow is of another channel")
 				}
 				b.ReportAllocs()
+				b.ResetTimer()
 				b.SetBytes(int64(size))
 				for i := 0; i < b.N; i += len(frames) {
 					if n.Send(0, frames) != len(frames) {
@@ -215,6 +216,7 @@ func BenchmarkPump(b *testing.B) {
 			src := &loop{frame: frame(1, size)}
 			p := &pump{n: n, src: src}
 			b.ReportAllocs()
+			b.ResetTimer()
 			b.SetBytes(int64(size))
 			for i := 0; i < b.N; i += pumpBatch {
 				src.left = pumpBatch
@@ -236,6 +238,7 @@ func BenchmarkReceive(b *testing.B) {
 				q := n.session.Load().queues[0]
 				list := receiveRanges(x, size)[:ranges]
 				b.ReportAllocs()
+				b.ResetTimer()
 				b.SetBytes(int64(size))
 				for i := 0; i < b.N; i += 64 {
 					x.give(64/ranges, list)
@@ -278,6 +281,7 @@ func BenchmarkAcross(b *testing.B) {
 				frames = append(frames, asFrame(frame(1, size)))
 			}
 			b.ReportAllocs()
+			b.ResetTimer()
 			b.SetBytes(int64(size))
 			for i := 0; i < b.N; {
 				k := n.Send(0, frames)
