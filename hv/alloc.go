@@ -22,10 +22,8 @@ type Allocator struct {
 	closed bool
 }
 
-const (
-	firstGPA GPA = 0x1_2345_6000
-	gapPages     = 5
-)
+// Regions begin at firstGPA and are gapPages apart.
+const firstGPA, gapPages GPA = 0x1_2345_6000, 5
 
 // NewAllocator returns an empty memory. add tells the host of a new region, which
 // is all of the file behind fd and zeroed; remove tells it of one that is no more.

@@ -64,6 +64,7 @@ func (n *NIC) setSink(sink nic.Sink) {
 	}
 	for _, q := range n.session.Load().queues {
 		q.delivering.Lock() // waits for a call that is going on
+		//lint:ignore SA2001 taking the lock is the wait
 		q.delivering.Unlock()
 	}
 }

@@ -107,7 +107,7 @@ func (r *router) judgeIPv6(b []byte) verdict {
 	}
 	ip := header.IPv6(b)
 	src, dst := fromAddress(ip.SourceAddress()), fromAddress(ip.DestinationAddress())
-	next := ip.TransportProtocol()
+	next := tcpip.TransportProtocolNumber(ip.NextHeader())
 	payload := b[header.IPv6MinimumSize:]
 	fragment := uint8(next) == uint8(header.IPv6FragmentHeader)
 	if fragment && len(payload) > 0 {

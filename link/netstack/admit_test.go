@@ -150,7 +150,7 @@ func fixChecksums(frame []byte) []byte {
 		if !ip.IsValid(len(payload)) {
 			return b
 		}
-		next, src, dst, payload = ip.TransportProtocol(), ip.SourceAddress(), ip.DestinationAddress(), ip.Payload()
+		next, src, dst, payload = tcpip.TransportProtocolNumber(ip.NextHeader()), ip.SourceAddress(), ip.DestinationAddress(), ip.Payload()
 	}
 	sum := func() uint16 {
 		return ^checksum.Checksum(payload, header.PseudoHeaderChecksum(next, src, dst, uint16(len(payload))))

@@ -84,7 +84,7 @@ func checksumsRight(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) 
 		}
 		ip := header.IPv6(b)
 		start, end = header.IPv6MinimumSize, header.IPv6MinimumSize+int(ip.PayloadLength())
-		src, dst, next = ip.SourceAddress(), ip.DestinationAddress(), ip.TransportProtocol()
+		src, dst, next = ip.SourceAddress(), ip.DestinationAddress(), tcpip.TransportProtocolNumber(ip.NextHeader())
 	default:
 		return true
 	}
