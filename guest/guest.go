@@ -104,9 +104,14 @@ func (g *Guest) start(ctx context.Context, cfg Config) (err error) {
 func (g *Guest) Done() <-chan struct{} { return g.part.Done() }
 
 // Close closes the NIC, disconnects from the bus and detaches. It does all of it
-// even if a step fails, and returns the first error.
+// even if a step fails, and returns the first error. A host that has not answered
+// when ctx ends is left without its consent.
 func (g *Guest) Close(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { g.part.Close() })
 	errs := []error{g.NIC.Close(ctx), g.bus.Unload(ctx), g.bus.Close(), g.part.Close()}
+	if !stop() {
+		return fmt.Errorf("leave the host: it does not answer: %w", ctx.Err())
+	}
 	for _, err := range errs {
 		if err != nil {
 			return err

@@ -60,6 +60,7 @@ type commands struct {
 func main() {
 	sandbox.MaybeHelper()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // who is in a hurry sends a second signal
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
