@@ -201,8 +201,8 @@ func (s *Server) act(a action) {
 	switch a := a.(type) {
 	case send:
 		s.trace("to guest", a.message)
-		if err := s.g.PostMessage(a.vp, a.message); err != nil {
-			s.fail(fmt.Errorf("%w: %w", ErrFlooded, err))
+		if err := s.post(a); err != nil {
+			s.fail(err)
 		}
 	case contact:
 		s.version.Store(uint32(a.version))
@@ -238,6 +238,16 @@ func (s *Server) act(a action) {
 			s.log.Info("message of the guest dropped", "type", a.message.String(), "why", a.why, "so far", n)
 		}
 	}
+}
+
+// post puts a message into the guest's slot, which is memory that the guest can
+// have truncated.
+func (s *Server) post(a send) (err error) {
+	fault := hv.Guard(func() { err = s.g.PostMessage(a.vp, a.message) })
+	if errors.Is(err, hv.ErrQueueFull) {
+		err = fmt.Errorf("%w: %w", ErrFlooded, err)
+	}
+	return errors.Join(fault, err)
 }
 
 // fail detaches the guest for a reason that Serve returns.
