@@ -8,8 +8,10 @@ import (
 	"strings"
 
 	"hvnet/guest"
+	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/link/netstack"
+	"hvnet/link/tap"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
 )
@@ -20,6 +22,41 @@ type hostFlags struct {
 	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, IPv4 and IPv6, with their prefix; none for a switch without one."`
 	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Resolvers that the gateway asks; default: the machine's."`
 	Uplink  []string `placeholder:"tap:IF" help:"Connect a new kernel interface IF to the switch."`
+}
+
+// A hostPlan is what hostFlags ask for, checked before anything is made.
+type hostPlan struct {
+	profile    profile.Profile
+	gateway    netstack.GatewayConfig
+	hasGateway bool
+	taps       []string // kernel interfaces to connect
+}
+
+// plan checks the flags.
+func (f *hostFlags) plan(log *slog.Logger) (p hostPlan, err error) {
+	if p.profile, err = f.profile(); err != nil {
+		return p, err
+	}
+	if p.gateway, p.hasGateway, err = f.gateway(log); err != nil {
+		return p, err
+	}
+	p.taps, err = f.uplinks()
+	return p, err
+}
+
+// connect gives a host its gateway and its uplinks.
+func (p *hostPlan) connect(h *host.Host) error {
+	if p.hasGateway {
+		if err := h.AddGateway(p.gateway); err != nil {
+			return err
+		}
+	}
+	for _, name := range p.taps {
+		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // profile returns the host release.

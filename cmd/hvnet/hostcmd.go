@@ -11,7 +11,6 @@ import (
 	"hvnet/control"
 	"hvnet/host"
 	"hvnet/hv/attach"
-	"hvnet/link/tap"
 )
 
 // hostCmd is a host that guests attach to, and the commands to one.
@@ -31,34 +30,19 @@ type hostServeCmd struct {
 // Run serves guests until it is interrupted.
 func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	log := c.logger()
-	prof, err := c.profile()
+	plan, err := c.plan(log)
 	if err != nil {
 		return err
 	}
-	gw, hasGateway, err := c.gateway(log)
-	if err != nil {
-		return err
-	}
-	uplinks, err := c.uplinks()
-	if err != nil {
-		return err
-	}
-	h := host.New(host.Config{Profile: prof, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Log: log})
 	defer closeIn(&err, h.Close)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	if hasGateway {
-		if err := h.AddGateway(gw); err != nil {
-			return err
-		}
-	}
-	for _, name := range uplinks {
-		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
-			return err
-		}
+	if err := plan.connect(h); err != nil {
+		return err
 	}
 	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
 		"ports": func(context.Context, []byte) (any, error) { return h.Ports(), nil },

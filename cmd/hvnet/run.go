@@ -11,7 +11,6 @@ import (
 	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/link/netstack"
-	"hvnet/link/tap"
 	"hvnet/sandbox"
 )
 
@@ -26,18 +25,11 @@ type runCmd struct {
 // Run runs the command and returns its exit status.
 func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	log := c.logger()
-	prof, err := c.profile()
+	plan, err := c.plan(log)
 	if err != nil {
 		return err
 	}
-	gw, hasGateway, err := c.gateway(log)
-	if err != nil {
-		return err
-	}
-	uplinks, err := c.uplinks()
-	if err != nil {
-		return err
-	}
+	gw := plan.gateway
 	cfg, err := c.config("guest1", log)
 	if err != nil {
 		return err
@@ -46,7 +38,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(addrs) == 0 && !dhcp && hasGateway {
+	if len(addrs) == 0 && !dhcp && plan.hasGateway {
 		addrs = neighbours(gw)
 	}
 
@@ -55,17 +47,10 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: prof, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Log: log})
 	defer closeIn(&err, h.Close)
-	if hasGateway {
-		if err := h.AddGateway(gw); err != nil {
-			return err
-		}
-	}
-	for _, name := range uplinks {
-		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
-			return err
-		}
+	if err := plan.connect(h); err != nil {
+		return err
 	}
 	part, far, err := hv.Pipe(cfg.VPs)
 	if err != nil {
@@ -85,7 +70,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := e.configure(ctx, addrs, gateways(gw), dhcp); err != nil {
 		return err
 	}
-	if hasGateway {
+	if plan.hasGateway {
 		if err := box.SetResolver(ctx, gw.IPv4.Addr()); err != nil && log != nil {
 			log.Warn("no resolver of its own", "error", err)
 		}
