@@ -56,6 +56,9 @@ func (b *Bus) lose(ch *chanState) {
 // say has the machine do something and posts what comes of it, in the machine's
 // order: after everything that it wanted posted before.
 func (b *Bus) say(ctx context.Context, f func(*machine)) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("post to the host: %w", context.Cause(ctx))
+	}
 	select {
 	case b.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -69,15 +72,23 @@ func (b *Bus) say(ctx context.Context, f func(*machine)) error {
 	f(b.m)
 	todo := b.settle()
 	b.mu.Unlock()
-	if err := b.perform(b.ctx, earlier); err != nil {
+	left, err := b.perform(ctx, earlier)
+	if err != nil && ctx.Err() != nil {
+		// The caller's time is over, not that of what others have left.
+		b.mu.Lock()
+		b.later = append(left, b.later...)
+		b.nudge()
+		b.mu.Unlock()
+	} else if err != nil {
 		b.log.Info("message to the host lost", "err", err)
 	}
-	return b.perform(ctx, todo)
+	_, err = b.perform(ctx, todo)
+	return err
 }
 
 // perform does what settle left: posting and freeing. After a message that could
-// not be posted it posts no other, for they may belong together.
-func (b *Bus) perform(ctx context.Context, todo []action) error {
+// not be posted it posts no other, for they may belong together, and returns them.
+func (b *Bus) perform(ctx context.Context, todo []action) (left []action, err error) {
 	var failed error
 	var errs []error
 	for _, a := range todo {
@@ -86,17 +97,23 @@ func (b *Bus) perform(ctx context.Context, todo []action) error {
 			if failed == nil {
 				failed = b.post(ctx, a)
 			}
+			if failed != nil {
+				left = append(left, a)
+			}
 		case free:
 			errs = append(errs, b.p.Free(a.region))
 		}
 	}
-	return errors.Join(append(errs, failed)...)
+	return left, errors.Join(append(errs, failed)...)
 }
 
 // post posts a message, again while the host's port is full. As in Linux the wait
 // doubles from little to some milliseconds. A connection id that isn't there may
 // be about to come, but for the one that hosts before 5.0 don't have.
 func (b *Bus) post(ctx context.Context, a post) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("post to the host: %w", context.Cause(ctx))
+	}
 	b.trace("to host", a.message)
 	for delay := 10 * time.Microsecond; ; delay = min(2*delay, 10*time.Millisecond) {
 		err := b.p.PostMessage(a.conn, a.message)

@@ -211,6 +211,11 @@ func (b *Bus) postpone(todo []action) {
 		return
 	}
 	b.later = append(b.later, todo...)
+	b.nudge()
+}
+
+// nudge makes the worker look.
+func (b *Bus) nudge() {
 	select {
 	case b.work <- struct{}{}:
 	default:

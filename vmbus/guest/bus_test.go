@@ -230,6 +230,59 @@ func TestFullPort(t *testing.T) {
 	})
 }
 
+// Who is asked to post what others have left does it in his own time: the rest stays
+// for the worker, and nothing is lost.
+func TestFullPortForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDeaf()
+		var full bool
+		var released int
+		d.status = helpful(d, func(typ vmbus.MessageType, b []byte) error {
+			if full {
+				return hv.StatusInsufficientBuffers
+			}
+			if typ == vmbus.TypeRelidReleased {
+				released++
+			}
+			return nil
+		})
+		bus := must[*Bus](t)(Connect(t.Context(), d, Config{}))
+		defer bus.Close()
+		dev := must[channel.Device](t)(bus.Device(t.Context(), vmbus.ClassNIC))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		asked := make(chan error, 1)
+		bus.turn <- struct{}{} // whoever asks for a turn first gets it next
+		go func() {
+			r, _ := dev.Alloc(hv.PageSize)
+			_, err := dev.Share(ctx, r)
+			asked <- err
+		}()
+		synctest.Wait()
+		d.mu.Lock()
+		full = true
+		d.answer(vmbus.Offer{Class: vmbus.ClassNIC, Relid: 2}.Append(nil, vmbus.Version5_3)) // a second primary
+		d.mu.Unlock()
+		synctest.Wait()
+		begin := time.Now()
+		<-bus.turn
+		if err := <-asked; !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Second {
+			t.Errorf("Share: %v after %v", err, time.Since(begin))
+		}
+		d.mu.Lock()
+		full = false
+		d.mu.Unlock()
+		synctest.Wait()
+		time.Sleep(time.Second) // of the bubble's clock: the worker tries again
+		synctest.Wait()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if released != 1 {
+			t.Errorf("%d relids released", released)
+		}
+	})
+}
+
 // A host older than 5.0 has no connection 4: one attempt for each version, at once.
 func TestNoContactPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
