@@ -73,12 +73,25 @@ func (f *hostFlags) gateway(log *slog.Logger) (cfg netstack.GatewayConfig, ok bo
 	if len(f.Gateway) == 1 && f.Gateway[0] == "none" {
 		return cfg, false, nil
 	}
-	cfg = netstack.GatewayConfig{MAC: gatewayMAC, NAT: true, Upstream: f.DNS, Log: log}
+	cfg = netstack.GatewayConfig{MAC: gatewayMAC, NAT: true, Log: log}
+	for _, s := range f.DNS {
+		server, err := netip.ParseAddrPort(s)
+		if err != nil {
+			addr, err := netip.ParseAddr(s)
+			if err != nil {
+				return cfg, false, usagef("--dns %s: want an address such as 192.0.2.53, or with a port, 192.0.2.53:53", s)
+			}
+			server = netip.AddrPortFrom(addr, 53)
+		}
+		cfg.Upstream = append(cfg.Upstream, server.String())
+	}
 	for _, s := range f.Gateway {
 		p, err := netip.ParsePrefix(s)
 		switch {
 		case err != nil:
 			return cfg, false, usagef("--gateway %s: want an address with its prefix length, such as 198.18.0.1/24, or none", s)
+		case cfg.IPv4.IsValid() && p.Addr().Is4(), cfg.IPv6.IsValid() && p.Addr().Is6():
+			return cfg, false, usagef("--gateway %s: want one address of each family", s)
 		case p.Addr().Is4():
 			cfg.IPv4 = p
 		default:

@@ -19,7 +19,7 @@ type runCmd struct {
 	hostFlags
 	guestFlags
 	logFlags
-	Cmd []string `arg:"" optional:"" passthrough:"" name:"cmd" help:"Command to run inside, after --; default: a shell."`
+	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"Command to run inside, after --; default: a shell."`
 }
 
 // Run runs the command and returns its exit status.
@@ -71,7 +71,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	if plan.hasGateway {
-		if err := box.SetResolver(ctx, gw.IPv4.Addr()); err != nil && log != nil {
+		if err := box.SetResolver(ctx, gateways(gw)[0]); err != nil && log != nil {
 			log.Warn("no resolver of its own", "error", err)
 		}
 	}
