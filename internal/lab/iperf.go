@@ -24,7 +24,6 @@ func StartStream(tb testing.TB, from, to *Netns, addr string, seconds int, flags
 
 // A StreamResult is what iperf3 measured.
 type StreamResult struct {
-	Start       time.Time
 	Intervals   []Interval // of a second each
 	Gbps        float64    // as received
 	Bytes       int64      // as received
@@ -50,9 +49,6 @@ func (s *Stream) Result(tb testing.TB) StreamResult {
 // parseStream reads the output of iperf3 -J.
 func parseStream(text []byte) (StreamResult, error) {
 	var j struct {
-		Start struct {
-			Timestamp struct{ Timesecs int64 }
-		}
 		Intervals []struct {
 			Sum struct {
 				Start, End float64
@@ -75,7 +71,7 @@ func parseStream(text []byte) (StreamResult, error) {
 		return StreamResult{}, fmt.Errorf("%s", j.Error)
 	}
 	r := StreamResult{
-		Start: time.Unix(j.Start.Timestamp.Timesecs, 0), Gbps: j.End.Received.Bps / 1e9,
+		Gbps:  j.End.Received.Bps / 1e9,
 		Bytes: j.End.Received.Bytes, Retransmits: j.End.Sent.Retransmits,
 	}
 	for _, i := range j.Intervals {
