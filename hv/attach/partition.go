@@ -65,7 +65,8 @@ func (p *partition) remove(gpa hv.GPA) error {
 	return p.request(func(id uint32) []byte { return appendRemove(nil, id, gpa) }, nil)
 }
 
-// request sends a record and waits for the reply to it.
+// request sends a record and waits for the reply to it. A host that does not answer
+// in time is given up.
 func (p *partition) request(record func(id uint32) []byte, fds []int) error {
 	answer := make(chan reply, 1)
 	p.mu.Lock()
@@ -99,12 +100,13 @@ func (p *partition) request(record func(id uint32) []byte, fds []int) error {
 	case <-p.done:
 		return hv.ErrGone
 	case <-timeout.C:
+		p.leave() // a host that stands still would take as long for each request
 		return hv.StatusTimeout
 	}
 }
 
-// read hands out replies until the host is gone. A reply that nobody waits for
-// comes too late and is dropped.
+// read hands out replies until the host is gone. A reply that nobody waits for is
+// dropped.
 func (p *partition) read() {
 	defer p.leave()
 	r := newReceiver(p.conn, maxReply, 1)
