@@ -4,11 +4,13 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"hvnet/hv"
@@ -16,18 +18,19 @@ import (
 	"hvnet/netvsc"
 	"hvnet/nic"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 	vmbusguest "hvnet/vmbus/guest"
 )
 
-// MinVPs is the number of virtual processors of a guest by default, if the machine
-// has fewer.
-const MinVPs = 4
+// DefaultVPs returns how many virtual processors a guest has by default: as many as
+// the machine, but at least 4, so that a small machine shows several channels too.
+func DefaultVPs() int { return min(max(runtime.NumCPU(), 4), hv.MaxVPs) }
 
 // A Config says what the guest is. The zero value asks for all defaults.
 type Config struct {
 	Name   string  // of its port; empty: the host chooses
 	MAC    nic.MAC // zero: the host chooses
-	VPs    int     // virtual processors
+	VPs    int     // virtual processors, for Dial; 0: DefaultVPs
 	Queues int     // channels at first; 0: min(8, VPs)
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
@@ -39,12 +42,13 @@ type Guest struct {
 
 	part hv.Partition
 	bus  *vmbusguest.Bus
+	dev  channel.Device
 }
 
 // Dial attaches to the host at path and starts a guest there. While there is no
 // host at path it waits, until ctx ends; waiting, if not nil, is called once then.
 func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest, error) {
-	hello := attach.Hello{Name: cfg.Name, VPs: cfg.VPs}
+	hello := attach.Hello{Name: cfg.Name, VPs: cmp.Or(cfg.VPs, DefaultVPs())}
 	if !cfg.MAC.IsZero() {
 		hello.Options = map[string]string{nic.OptionMAC: cfg.MAC.String()}
 	}
@@ -92,30 +96,32 @@ func (g *Guest) start(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	dev, err := g.bus.Device(ctx, vmbus.ClassNIC)
+	g.dev, err = g.bus.Device(ctx, vmbus.ClassNIC)
 	if err != nil {
 		return err
 	}
-	g.NIC, err = netvsc.Open(ctx, dev, netvsc.Config{Queues: cfg.Queues, MTU: cfg.MTU, Log: cfg.Log})
+	g.NIC, err = netvsc.Open(ctx, g.dev, netvsc.Config{Queues: cfg.Queues, MTU: cfg.MTU, Log: cfg.Log})
 	return err
 }
 
-// Done is closed when the host is gone.
-func (g *Guest) Done() <-chan struct{} { return g.part.Done() }
+// Done is closed when the host is gone or has taken the NIC away. All that is left
+// to do then is Close.
+func (g *Guest) Done() <-chan struct{} { return g.dev.Rescinded() }
 
 // Close closes the NIC, disconnects from the bus and detaches. It does all of it
-// even if a step fails, and returns the first error. A host that has not answered
-// when ctx ends is left without its consent.
+// even if a step fails, and returns the first error. A host that is gone is none.
 func (g *Guest) Close(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { g.part.Close() })
 	errs := []error{g.NIC.Close(ctx), g.bus.Unload(ctx), g.bus.Close(), g.part.Close()}
-	if !stop() {
-		return fmt.Errorf("leave the host: it does not answer: %w", ctx.Err())
-	}
 	for _, err := range errs {
-		if err != nil {
+		if err != nil && !lost(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// lost tells whether a step failed for no other reason than that the host is gone or
+// has taken the NIC away.
+func lost(err error) bool {
+	return errors.Is(err, channel.ErrRescinded) || errors.Is(err, hv.ErrGone)
 }

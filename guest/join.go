@@ -13,8 +13,8 @@ import (
 // Join connects the guest's NIC to a kernel interface: what the kernel sends goes
 // to the host and back, and the interface shows the link that the host reports. It
 // returns when traffic can flow; ctx bounds that alone. What is received goes to
-// also, too, if that is not nil. leave disconnects them again; it neither closes
-// the NIC nor the interface.
+// also, too, if that is not nil. leave, which is called once, disconnects them again;
+// it neither closes the NIC nor the interface. A host that is gone is no error of it.
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
 	var sink nic.Sink = t
 	if also != nil {
@@ -29,6 +29,9 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		pumps.Wait()
 		close(errs)
 		err := g.NIC.Down(ctx)
+		if lost(err) {
+			err = nil
+		}
 		for e := range errs {
 			err = errors.Join(err, e)
 		}
@@ -43,7 +46,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	}
 	for i := range t.Queues() {
 		pumps.Go(func() {
-			if err := g.NIC.Pump(pctx, t.Queue(i)); err != nil && pctx.Err() == nil {
+			if err := g.NIC.Pump(pctx, t.Queue(i)); err != nil && pctx.Err() == nil && !lost(err) {
 				errs <- fmt.Errorf("queue %d of %s: %w", i, t.Name(), err)
 			}
 		})

@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 
 	"hvnet/guest"
@@ -129,7 +128,7 @@ type guestFlags struct {
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
 	cfg := guest.Config{Name: name, VPs: f.VCPUs, Log: log}
 	if f.VCPUs == 0 {
-		cfg.VPs = min(max(runtime.NumCPU(), guest.MinVPs), hv.MaxVPs)
+		cfg.VPs = guest.DefaultVPs()
 	}
 	if cfg.VPs < 1 || cfg.VPs > hv.MaxVPs {
 		return cfg, usagef("--vcpus %d: want 1 to %d", f.VCPUs, hv.MaxVPs)

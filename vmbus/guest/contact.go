@@ -9,6 +9,7 @@ import (
 
 	"hvnet/hv"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 )
 
 // contact asks the host for a version, and forgets whatever there was before. The
@@ -66,7 +67,7 @@ func (m *machine) unload() (wait, error) {
 	w := wait{message: vmbus.TypeUnloadResponse}
 	switch {
 	case m.version == 0:
-		return w, errors.New("there is no connection")
+		return w, fmt.Errorf("there is no connection: %w", channel.ErrRescinded)
 	case m.waiting[w]:
 		return w, errors.New("the connection is ending")
 	}
