@@ -27,8 +27,12 @@ import (
 	"hvnet/vswitch"
 )
 
-// ErrPortInUse is returned for a guest whose port name another guest has.
-var ErrPortInUse = errors.New("the port is in use by another guest")
+// ErrPortInUse is returned for a guest whose port name is that of another guest, or
+// of something else on the switch.
+var ErrPortInUse = errors.New("the port is in use")
+
+// ErrClosing is returned for a guest that comes while the host closes.
+var ErrClosing = errors.New("the host is closing")
 
 // A Config says what the host is.
 type Config struct {
@@ -44,21 +48,19 @@ type Host struct {
 	sw  *vswitch.Switch
 
 	mu       sync.Mutex
-	ports    map[string]*port // by name, kept when the guest leaves: it may come back
-	gateway  *netstack.Gateway
+	ports    map[string]*port // of the guests that are attached, by name
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
 }
 
-// port is the place of one guest, which the name identifies.
+// port is the place of one attached guest.
 type port struct {
-	name     string
-	mac      nic.MAC
-	instance vmbus.GUID
-	dev      *netvsp.Device // nil while no guest is attached
-	guest    hv.Guest
-	offered  *vmbushost.Offered
+	name    string
+	mac     nic.MAC
+	dev     *netvsp.Device
+	guest   hv.Guest
+	offered *vmbushost.Offered
 }
 
 // New returns a host with an empty switch.
@@ -90,21 +92,25 @@ func (h *Host) AddGateway(cfg netstack.GatewayConfig) error {
 		return err
 	}
 	g.Start(p)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.gateway = g
-	h.closers = append(h.closers, func() {
+	h.OnClose(func() {
 		g.Close() // it says goodbye to its flows
 		p.Close()
 	})
 	return nil
 }
 
-// OnClose has f called when the host closes, after all guests have left.
+// OnClose has f called when the host closes, after all guests have left; at once if
+// it is closing already.
 func (h *Host) OnClose(f func()) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closers = append(h.closers, f)
+	closed := h.closed
+	if !closed {
+		h.closers = append(h.closers, f)
+	}
+	h.mu.Unlock()
+	if closed {
+		f()
+	}
 }
 
 // A PortConfig is what a guest may ask of its port.
@@ -124,25 +130,23 @@ func (h *Host) Serve(g hv.Guest, want PortConfig) error {
 	h.cfg.Log.Info("guest attached", "port", p.name, "mac", p.mac, "vps", g.VPs())
 	err = srv.Serve()
 	h.mu.Lock()
-	p.dev, p.guest, p.offered = nil, nil, nil
+	delete(h.ports, p.name)
 	h.mu.Unlock()
 	h.sessions.Done()
 	h.cfg.Log.Info("guest gone", "port", p.name, "reason", err)
 	return err
 }
 
-// attach reserves the guest's port and makes the bus and the device on it.
+// attach makes the bus of a guest and the device on it, at the port that it asks for.
 func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		return nil, nil, errors.New("the host is closing")
-	}
-	p, err := h.claim(want)
+	want, err := h.claim(want)
 	if err != nil {
 		return nil, nil, err
 	}
-	dev := netvsp.New(netvsp.Config{
+	p := &port{name: want.Name, mac: want.MAC, guest: g}
+	p.dev = netvsp.New(netvsp.Config{
 		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log,
 		Fault: func(error) { g.Close() },
 	},
@@ -150,52 +154,54 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 		})
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
-	offered, err := srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: p.instance}, dev.Backend)
+	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.dev, p.guest, p.offered = dev, g, offered
+	h.ports[p.name] = p
 	h.sessions.Add(1)
 	return p, srv, nil
 }
 
-// claim finds the port that a guest asks for, or makes it.
-func (h *Host) claim(want PortConfig) (*port, error) {
-	name := want.Name
-	for i := 1; name == ""; i++ {
-		if try := fmt.Sprintf("guest%d", i); h.ports[try] == nil || h.ports[try].guest == nil {
-			name = try
+// claim completes what a guest asks for, or says why it can't have it. The caller
+// holds the lock.
+func (h *Host) claim(want PortConfig) (PortConfig, error) {
+	if h.closed {
+		return want, ErrClosing
+	}
+	used := map[string]nic.MAC{}
+	for _, p := range h.sw.Ports() {
+		used[p.Name] = p.MAC
+	}
+	for _, p := range h.ports { // they are on the switch later
+		used[p.name] = p.mac
+	}
+	for i := 1; want.Name == ""; i++ {
+		name := fmt.Sprintf("guest%d", i)
+		if _, ok := used[name]; !ok {
+			want.Name = name
 		}
 	}
-	p := h.ports[name]
-	if p != nil && p.guest != nil {
-		return nil, fmt.Errorf("port %s: %w", name, ErrPortInUse)
+	if _, ok := used[want.Name]; ok {
+		return want, fmt.Errorf("port %s: %w", want.Name, ErrPortInUse)
 	}
-	mac := want.MAC
-	if mac.IsZero() {
-		mac = PortMAC(name)
+	if want.MAC.IsZero() {
+		want.MAC = PortMAC(want.Name)
 	}
-	for other, q := range h.ports {
-		if other != name && q.mac == mac && q.guest != nil {
-			return nil, fmt.Errorf("port %s: MAC address %v belongs to port %s", name, mac, other)
+	for other, mac := range used {
+		if mac == want.MAC {
+			return want, fmt.Errorf("port %s: MAC address %v belongs to port %s", want.Name, mac, other)
 		}
 	}
-	if p == nil {
-		p = &port{name: name}
-		h.ports[name] = p
-	}
-	p.mac, p.instance = mac, portInstance(name)
-	return p, nil
+	return want, nil
 }
 
 // Admit tells whether a guest would get the port it asks for, without taking it.
 func (h *Host) Admit(want PortConfig) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.ports[want.Name]; want.Name != "" && p != nil && p.guest != nil {
-		return fmt.Errorf("port %s: %w", want.Name, ErrPortInUse)
-	}
-	return nil
+	_, err := h.claim(want)
+	return err
 }
 
 // PortMAC returns the address that belongs to a port name: in the range that
@@ -222,9 +228,7 @@ func (h *Host) Ports() []PortInfo {
 	h.mu.Lock()
 	devs := map[string]*netvsp.Device{}
 	for name, p := range h.ports {
-		if p.dev != nil {
-			devs[name] = p.dev
-		}
+		devs[name] = p.dev
 	}
 	h.mu.Unlock()
 	var list []PortInfo
@@ -246,9 +250,7 @@ func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.closed = true
 	for _, p := range h.ports {
-		if p.offered != nil {
-			p.offered.Rescind()
-		}
+		p.offered.Rescind()
 	}
 	h.mu.Unlock()
 	left := make(chan struct{})
@@ -263,9 +265,7 @@ func (h *Host) Close(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	for _, p := range h.ports {
-		if p.guest != nil {
-			p.guest.Close()
-		}
+		p.guest.Close()
 	}
 	closers := h.closers
 	h.closers = nil
