@@ -112,6 +112,10 @@ func (g *Guest) Done() <-chan struct{} { return g.dev.Rescinded() }
 // even if a step fails, and returns the first error. A host that is gone is none.
 func (g *Guest) Close(ctx context.Context) error {
 	errs := []error{g.NIC.Close(ctx), g.bus.Unload(ctx), g.bus.Close(), g.part.Close()}
+	if err := ctx.Err(); err != nil {
+		// Each step names what it did not get an answer to: one reason for all.
+		return fmt.Errorf("leave the host: it does not answer: %w", err)
+	}
 	for _, err := range errs {
 		if err != nil && !lost(err) {
 			return err
