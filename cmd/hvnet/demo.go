@@ -36,6 +36,12 @@ var (
 // demoVPs is the number of virtual processors of each guest of the tour.
 const demoVPs = 4
 
+// How long the transfer of the tour may take.
+const (
+	minDemoTime = 100 * time.Millisecond
+	maxDemoTime = 10 * time.Minute
+)
+
 // A station is a guest of the tour together with its IP stack: the kernel's in a
 // namespace, or one in this process.
 type station interface {
@@ -71,6 +77,9 @@ type tour struct {
 
 // Run shows the tour.
 func (c *demoCmd) Run(ctx context.Context, s streams) (err error) {
+	if c.Time < minDemoTime || c.Time > maxDemoTime {
+		return usagef("--time %v: want %v to %v", c.Time, minDemoTime, maxDemoTime)
+	}
 	flags := hostFlags{Profile: c.Profile}
 	prof, err := flags.profile()
 	if err != nil {

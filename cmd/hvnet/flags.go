@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"hvnet/guest"
 	"hvnet/host"
@@ -18,9 +22,9 @@ import (
 // hostFlags say what a host is.
 type hostFlags struct {
 	Profile string   `default:"${profile}" help:"The host release to be: ${profiles}."`
-	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, IPv4 and IPv6, with their prefix; none for a switch without one."`
-	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Resolvers that the gateway asks; default: the machine's."`
-	Uplink  []string `placeholder:"tap:IF" help:"Connect a new kernel interface IF to the switch."`
+	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
+	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
+	Uplink  []string `placeholder:"tap:IF" help:"Make a kernel interface IF and connect it to the switch, for this machine to take part. It takes root."`
 }
 
 // A hostPlan is what hostFlags ask for, checked before anything is made.
@@ -51,8 +55,11 @@ func (p *hostPlan) connect(h *host.Host) error {
 		}
 	}
 	for _, name := range p.taps {
-		if err := h.AddTAP(tap.Config{Name: name}); err != nil {
-			return err
+		switch err := h.AddTAP(tap.Config{Name: name}); {
+		case errors.Is(err, tap.ErrExists):
+			return fmt.Errorf("--uplink tap:%s: an interface %s exists in this network namespace: choose another name", name, name)
+		case err != nil:
+			return fmt.Errorf("--uplink tap:%s: %w", name, asRoot(err))
 		}
 	}
 	return nil
@@ -107,8 +114,11 @@ var gatewayMAC = nic.MAC{0x00, 0x15, 0x5d, 0x00, 0x00, 0x01}
 func (f *hostFlags) uplinks() (taps []string, err error) {
 	for _, u := range f.Uplink {
 		kind, name, _ := strings.Cut(u, ":")
-		if kind != "tap" || name == "" {
-			return nil, usagef("--uplink %s: want tap:IF", u)
+		if kind != "tap" {
+			return nil, usagef("--uplink %s: want tap:IF, such as tap:hv0", u)
+		}
+		if !validIface(name) {
+			return nil, usagef("--uplink %s: %s", u, wantIface)
 		}
 		taps = append(taps, name)
 	}
@@ -118,20 +128,25 @@ func (f *hostFlags) uplinks() (taps []string, err error) {
 // guestFlags say what a guest is.
 type guestFlags struct {
 	MAC    string   `name:"mac" placeholder:"MAC" help:"The NIC's address; default: one that belongs to the port's name."`
-	VCPUs  int      `name:"vcpus" placeholder:"N" help:"Virtual processors; default: the machine's, but at least 4."`
-	Queues *int     `placeholder:"N" help:"Channels at first; default: 8, but at most one for each virtual processor."`
+	VCPUs  *int     `name:"vcpus" placeholder:"N" help:"Virtual processors, 1 to 64; default: the machine's, but at least 4."`
+	Queues *int     `placeholder:"N" help:"Channels at first; default: 8, but at most one for each virtual processor. 'hvnet ethtool -L' changes them."`
 	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
-	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface."`
+	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
 }
+
+// maxPort is the longest name of a switch port, in bytes.
+const maxPort = 64
 
 // config checks the flags and returns the guest's configuration.
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
-	cfg := guest.Config{Name: name, VPs: f.VCPUs, Log: log}
-	if f.VCPUs == 0 {
-		cfg.VPs = guest.DefaultVPs()
+	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), Log: log}
+	if len(name) > maxPort || !utf8.ValidString(name) {
+		return cfg, usagef("--name %q: want UTF-8 of at most %d bytes", name, maxPort)
 	}
-	if cfg.VPs < 1 || cfg.VPs > hv.MaxVPs {
-		return cfg, usagef("--vcpus %d: want 1 to %d", f.VCPUs, hv.MaxVPs)
+	if f.VCPUs != nil {
+		if cfg.VPs = *f.VCPUs; cfg.VPs < 1 || cfg.VPs > hv.MaxVPs {
+			return cfg, usagef("--vcpus %d: want 1 to %d", cfg.VPs, hv.MaxVPs)
+		}
 	}
 	if f.Queues != nil {
 		cfg.Queues = *f.Queues
@@ -149,10 +164,19 @@ func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error)
 		}
 		cfg.MAC = mac
 	}
-	if f.Iface == "" || len(f.Iface) > 15 || strings.ContainsAny(f.Iface, "/ \t\n:") {
-		return cfg, usagef("--iface %q: want a name of 1 to 15 characters without space, slash and colon", f.Iface)
+	if !validIface(f.Iface) {
+		return cfg, usagef("--iface %q: %s", f.Iface, wantIface)
 	}
 	return cfg, nil
+}
+
+// wantIface says what validIface accepts.
+const wantIface = "want the name of an interface: 1 to 15 characters without space, '/', ':' and '%'"
+
+// validIface reports whether the kernel would take a name for an interface's.
+func validIface(name string) bool {
+	return name != "" && len(name) <= 15 && name != "." && name != ".." &&
+		!strings.ContainsFunc(name, func(r rune) bool { return strings.ContainsRune("/:%", r) || unicode.IsSpace(r) || r == 0 })
 }
 
 // addresses returns the static addresses, and whether DHCP is to give one.

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"hvnet/control"
@@ -29,6 +32,9 @@ type hostServeCmd struct {
 
 // Run serves guests until it is interrupted.
 func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
+	if c.Listen == "" {
+		return usagef("--listen is empty: want the PATH of the socket to make")
+	}
 	log := c.logger()
 	plan, err := c.plan(log)
 	if err != nil {
@@ -75,8 +81,15 @@ type hostPortsCmd struct{}
 // Run prints the ports of the host's switch and what was lost at each.
 func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
 	var ports []host.PortInfo
-	if err := control.Call(ctx, ctlPath(c.Host.Ctl.Path.Path), "ports", nil, &ports); err != nil {
-		return err
+	path := c.Host.Ctl.Path.Path
+	err := control.Call(ctx, ctlPath(path), "ports", nil, &ports)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no host runs at %s", path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("ask the host at %s: permission denied: only its own user and root may", path)
+	case err != nil:
+		return fmt.Errorf("ask the host at %s: %w", path, err)
 	}
 	return printPorts(s.out, ports)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -59,7 +60,7 @@ func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_
 	case errors.Is(err, tap.ErrExists):
 		return nil, fmt.Errorf("interface %s exists in this network namespace: remove it, or choose another name with --iface", name)
 	case errors.Is(err, tap.ErrPermission), errors.Is(err, tap.ErrNoTun):
-		return nil, fmt.Errorf("%w; root and users who may open it have kernel interfaces, and 'hvnet demo' does without", err)
+		return nil, fmt.Errorf("%w; 'hvnet demo' does without kernel interfaces", asRoot(err))
 	case err != nil:
 		return nil, err
 	}
@@ -67,8 +68,20 @@ func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_
 	return e, err
 }
 
-// configure lets traffic flow and gives the interface its addresses and routes.
-func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []netip.Addr, dhcp bool) (err error) {
+// leaseTime bounds how long an address by DHCP may take.
+const leaseTime = 15 * time.Second
+
+// asRoot adds to the error of an interface that the user may not make who may.
+func asRoot(err error) error {
+	if errors.Is(err, tap.ErrPermission) {
+		return fmt.Errorf("%w; it takes root, or access to %s", err, tap.Device)
+	}
+	return err
+}
+
+// configure lets traffic flow and gives the interface its addresses and routes. If
+// that takes long it says to progress what it waits for.
+func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []netip.Addr, dhcp bool, progress io.Writer) (err error) {
 	if !dhcp {
 		if e.leave, err = e.guest.Join(ctx, e.tap, nil); err != nil {
 			return err
@@ -79,9 +92,18 @@ func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []
 	if e.leave, err = e.guest.Join(ctx, e.tap, client); err != nil {
 		return err
 	}
-	lease, err := client.Obtain(ctx)
-	if err != nil {
-		return fmt.Errorf("address of %s by DHCP: %w", e.name, err)
+	obtain, cancel := context.WithTimeoutCause(ctx, leaseTime, errNoLease)
+	defer cancel()
+	patience := time.AfterFunc(time.Second, func() {
+		fmt.Fprintf(progress, "waiting for an address by DHCP\n")
+	})
+	lease, err := client.Obtain(obtain)
+	patience.Stop()
+	switch {
+	case context.Cause(obtain) == errNoLease:
+		return fmt.Errorf("%s: %w", e.name, errNoLease)
+	case err != nil:
+		return fmt.Errorf("%s: get an address by DHCP: %w", e.name, err)
 	}
 	use := func(ctx context.Context, l netstack.Lease) error {
 		gws := gateways
@@ -105,6 +127,9 @@ func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []
 	}()
 	return nil
 }
+
+// errNoLease says that no DHCP server gave an address in leaseTime.
+var errNoLease = fmt.Errorf("no DHCP server answered within %v: does the host have a gateway? an address is given as --addr 198.18.0.2/24", leaseTime)
 
 // renew asks for the lease again at half of its time, as RFC 2131 section 4.4.5
 // has it, until ctx ends.

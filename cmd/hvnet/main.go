@@ -22,8 +22,9 @@ import (
 
 // Exit statuses other than those that a command run inside returns.
 const (
-	exitFailure = 1
-	exitUsage   = 2
+	exitFailure     = 1
+	exitUsage       = 2
+	exitInterrupted = 128 // and the number of the signal
 )
 
 // A usageError is what the user typed wrong; it makes the exit status exitUsage.
@@ -48,10 +49,10 @@ func (e exitError) Error() string {
 
 // commands is the command line.
 type commands struct {
-	Demo    demoCmd          `cmd:"" help:"The tour: every feature once, with real traffic. Needs nothing but Go."`
-	Run     runCmd           `cmd:"" help:"A host of its own, the driver, and eth0 in a namespace of its own, with CMD or a shell in it."`
+	Demo    demoCmd          `cmd:"" help:"The tour: a host, two guests, real traffic. It needs no rights and ends by itself."`
+	Run     runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
 	Host    hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
-	Up      upCmd            `cmd:"" help:"Attach a guest to a host and bring its NIC up as a kernel interface."`
+	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
 	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
 	Station stationCmd       `cmd:"" hidden:""`
 	Version kong.VersionFlag `help:"Print the version and exit."`
@@ -59,12 +60,21 @@ type commands struct {
 
 func main() {
 	sandbox.MaybeHelper()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // who is in a hurry sends a second signal
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	ctx, interrupt := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		sig := <-signals
+		signal.Stop(signals) // who is in a hurry sends a second one
+		interrupt(interrupted{sig.(syscall.Signal)})
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
+
+// interrupted is why the context of a command ends before the command does.
+type interrupted struct{ by syscall.Signal }
+
+func (i interrupted) Error() string { return "interrupted" }
 
 // streams is where a command prints.
 type streams struct{ out, err io.Writer }
@@ -89,20 +99,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "hvnet:", err)
 		return exitFailure
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	cmd, err := parser.Parse(args)
+	cmd, err := parser.Parse(asTyped(args))
 	switch {
 	case exited >= 0: // --help, --version
 		return exited
 	case err != nil:
-		fmt.Fprintf(stderr, "hvnet: %v\nTry 'hvnet --help'.\n", err)
+		fmt.Fprintf(stderr, "hvnet: %s\n", explain(err))
 		return exitUsage
 	}
 	err = cmd.Run()
 	var usage usageError
 	var exit exitError
+	var signal interrupted
 	switch {
 	case err == nil:
 		return 0
@@ -114,17 +122,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "hvnet: %v\n", err)
 		return exitUsage
+	case errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "hvnet: interrupted")
+		return exitInterrupted + int(signal.by)
 	}
 	fmt.Fprintf(stderr, "hvnet: %v\n", err)
 	return exitFailure
-}
-
-// help prints the help of a command, or of what the command does by default.
-func help(opt kong.HelpOptions, ctx *kong.Context) error {
-	if c := ctx.Selected(); c != nil && c.DefaultCmd != nil {
-		ctx.Path = append(ctx.Path, &kong.Path{Parent: c, Command: c.DefaultCmd})
-	}
-	return kong.DefaultHelpPrinter(opt, ctx)
 }
 
 // vars are the words that flags and their help are made of.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -19,7 +20,7 @@ type runCmd struct {
 	hostFlags
 	guestFlags
 	logFlags
-	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"Command to run inside, after --; default: a shell."`
+	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"What to run inside; default: a shell. It finds HVNET_IFACE, HVNET_ADDR, HVNET_GATEWAY and HVNET_GATEWAY6 in its environment."`
 }
 
 // Run runs the command and returns its exit status.
@@ -35,6 +36,13 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	addrs, dhcp, err := c.addresses()
+	if err != nil {
+		return err
+	}
+	if dhcp && !plan.hasGateway && len(plan.taps) == 0 {
+		return usagef("--addr dhcp: with --gateway none and no --uplink nobody answers DHCP")
+	}
+	argv, err := c.command()
 	if err != nil {
 		return err
 	}
@@ -67,7 +75,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer closeIn(&err, e.close)
-	if err := e.configure(ctx, addrs, gateways(gw), dhcp); err != nil {
+	if err := e.configure(ctx, addrs, gateways(gw), dhcp, s.err); err != nil {
 		return err
 	}
 	if plan.hasGateway {
@@ -75,21 +83,26 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 			log.Warn("no resolver of its own", "error", err)
 		}
 	}
-	return runInside(ctx, box, e, c.Cmd, gw)
+	return runInside(ctx, box, e, argv, gw)
+}
+
+// command returns what is to run inside.
+func (c *runCmd) command() ([]string, error) {
+	argv := c.Cmd
+	if len(argv) > 0 && argv[0] == "--" {
+		argv = argv[1:]
+	}
+	switch {
+	case len(argv) == 0:
+		return []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh")}, nil
+	case argv[0] == "":
+		return nil, usagef("CMD is empty: want a program to run inside, or nothing for a shell")
+	}
+	return argv, nil
 }
 
 // runInside runs the command, and tells it where it is.
 func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []string, gw netstack.GatewayConfig) error {
-	if len(argv) > 0 && argv[0] == "--" {
-		argv = argv[1:]
-	}
-	if len(argv) == 0 {
-		shell := os.Getenv("SHELL")
-		if shell == "" {
-			shell = "/bin/sh"
-		}
-		argv = []string{shell}
-	}
 	env := append(e.environment(), "HVNET_GATEWAY="+addrString(gw.IPv4), "HVNET_GATEWAY6="+addrString(gw.IPv6))
 	// The command gets the signals, so the context must not end by them.
 	status, err := box.Run(context.WithoutCancel(ctx), sandbox.Command{Args: argv, Env: env})
@@ -104,7 +117,11 @@ func neighbours(gw netstack.GatewayConfig) []netip.Prefix {
 	var addrs []netip.Prefix
 	for _, p := range []netip.Prefix{gw.IPv4, gw.IPv6} {
 		if p.IsValid() {
-			addrs = append(addrs, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
+			a := p.Addr().Next()
+			if !p.Contains(a.Next()) { // the gateway has the last address, or a is the broadcast address
+				a = p.Addr().Prev()
+			}
+			addrs = append(addrs, netip.PrefixFrom(a, p.Bits()))
 		}
 	}
 	return addrs

@@ -13,7 +13,7 @@ import (
 // upCmd attaches a guest to a host and makes its NIC a kernel interface here.
 type upCmd struct {
 	Path string `arg:"" help:"Socket of the host."`
-	Name string `placeholder:"PORT" help:"Name of the switch port to have: it brings its address back. Default: the host's next free one."`
+	Name string `placeholder:"PORT" help:"Name of the switch port to have: a guest that comes back under its name has its MAC address again. Default: the host's next free one, guest1, guest2, ..."`
 	guestFlags
 	Wait time.Duration `default:"10s" help:"How long to wait for a host at PATH."`
 	logFlags
@@ -24,6 +24,9 @@ var errHostGone = errors.New("the host is gone")
 
 // Run keeps the interface up until it is interrupted or the host is gone.
 func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
+	if c.Wait <= 0 {
+		return usagef("--wait %v: want some time, such as 10s", c.Wait)
+	}
 	cfg, err := c.config(c.Name, c.logger())
 	if err != nil {
 		return err
@@ -51,7 +54,7 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer closeIn(&err, e.close)
-	if err := e.configure(start, addrs, nil, dhcp); err != nil {
+	if err := e.configure(start, addrs, nil, dhcp, s.err); err != nil {
 		return err
 	}
 	info := g.NIC.Info()

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// asTyped lets words that people try do what they mean: help, help CMD, version.
+func asTyped(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(args[1:len(args):len(args)], "--help")
+	case args[0] == "version" && len(args) == 1:
+		return []string{"--version"}
+	}
+	return args
+}
+
+// clearer are the parser's words for what was typed wrong, and ours.
+var clearer = []struct {
+	theirs *regexp.Regexp
+	ours   string
+}{
+	{regexp.MustCompile(`expected \w+ value but got "EOL" \(<EOL>\)$`), "a value is missing"},
+	{regexp.MustCompile(`expected duration (?:value )?but got ("[^"]*").*$`), "$1 is no time: want one such as 3s or 500ms"},
+	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
+	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
+	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports"},
+	{regexp.MustCompile(`^expected "ports"$`), "missing what to ask the host: ports"},
+	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
+}
+
+// explain says what was wrong with a command line, and which help has more.
+func explain(err error) string {
+	text, cmd := err.Error(), ""
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		if c := selected(parse.Context); c != nil {
+			cmd = called(c)
+		}
+	}
+	for _, c := range clearer {
+		text = c.theirs.ReplaceAllString(text, c.ours)
+	}
+	if cmd == "host" && strings.HasPrefix(text, "unexpected argument") && !strings.Contains(text, "did you mean") {
+		text += "; a host's socket is given as --listen PATH, and 'hvnet host ctl PATH ports' asks a running one"
+	}
+	return text + "\nTry '" + strings.TrimSpace("hvnet "+cmd) + " --help'."
+}
+
+// selected returns the command that was reached on the command line, nil for none.
+func selected(ctx *kong.Context) *kong.Node {
+	for i := len(ctx.Path) - 1; i >= 0; i-- {
+		if c := ctx.Path[i].Command; c != nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// called is what the user calls a command.
+func called(c *kong.Node) string {
+	switch c.Path() {
+	case "host serve":
+		return "host"
+	case "host ctl <path> ports":
+		return "host ctl"
+	}
+	return c.Path()
+}
+
+// overview is the help of hvnet without a command.
+const overview = `The Hyper-V network driver in user space, and the host it talks to.
+
+  hvnet demo                  The tour: each part once, with real traffic.
+                              It needs no rights and ends by itself.
+  hvnet run [-- CMD]          A host, a guest, and the guest's eth0 in a network
+                              namespace, with CMD or a shell in it.
+  hvnet host --listen PATH    An emulated Hyper-V network host for guests to
+                              attach to, until Ctrl-C.
+  hvnet host ctl PATH ports   What is connected to a running host.
+  hvnet up PATH               A guest of that host, its NIC as a kernel interface
+                              here, until Ctrl-C.
+  hvnet ethtool ...           ethtool's own command line, for interfaces that run
+                              or up made.
+  hvnet --version             The version.
+
+'hvnet CMD --help' has the flags of a command.
+`
+
+// usages are the first lines of help, where the parser's would mislead.
+var usages = map[string]string{
+	"run":                   "hvnet run [flags] [--] [CMD ...]",
+	"host serve":            "hvnet host --listen=PATH [flags]",
+	"host ctl":              "hvnet host ctl PATH ports",
+	"host ctl <path> ports": "hvnet host ctl PATH ports",
+	"up":                    "hvnet up PATH [flags]",
+}
+
+// help prints the help of a command, or of what the command does by default.
+func help(opt kong.HelpOptions, ctx *kong.Context) error {
+	c := selected(ctx)
+	if c == nil {
+		_, err := ctx.Stdout.Write([]byte(overview))
+		return err
+	}
+	if c.DefaultCmd != nil {
+		ctx.Path = append(ctx.Path, &kong.Path{Parent: c, Command: c.DefaultCmd})
+		c = c.DefaultCmd
+	}
+	var text strings.Builder
+	out := ctx.Stdout
+	ctx.Stdout = &text
+	err := kong.DefaultHelpPrinter(opt, ctx)
+	ctx.Stdout = out
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(text.String(), "\n")
+	first, ok := usages[c.Path()]
+	if !ok {
+		first = "hvnet " + c.Path() + " [flags]"
+	}
+	_, err = out.Write([]byte("Usage: " + first + "\n" + rest))
+	return err
+}
