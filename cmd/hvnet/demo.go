@@ -134,7 +134,7 @@ func (t *tour) startGuests(ctx context.Context, inProcess bool) error {
 		case err == nil:
 			t.stations = append(t.stations, st)
 		case i == 0 && !inProcess:
-			fmt.Fprintf(t.w, "No kernel interfaces here (%v),\nso each guest has its IP stack in this process.\n", err)
+			fmt.Fprintf(t.w, "No kernel interfaces here, so each guest has its IP stack in this process\n(%v).\n", err)
 			inProcess, make, i = true, newProcessStation, -1
 		default:
 			return err
@@ -154,7 +154,7 @@ func (t *tour) startGuests(ctx context.Context, inProcess bool) error {
 
 // negotiated shows what the drivers and the host agreed on.
 func (t *tour) negotiated(context.Context, *demoCmd) error {
-	t.heading("What was negotiated")
+	t.heading("What was negotiated", "Each driver asked the host for its newest versions, buffers and channels.")
 	t.row("", t.names...)
 	rows := []struct {
 		label string
@@ -190,7 +190,7 @@ func (t *tour) negotiated(context.Context, *demoCmd) error {
 
 // ping shows that both protocols reach the gateway and the other guest.
 func (t *tour) ping(ctx context.Context, _ *demoCmd) error {
-	t.heading("Ping")
+	t.heading("Ping", "Frames pass driver, rings and switch both ways, with IPv4 and with IPv6.")
 	targets := []struct {
 		name string
 		addr netip.Addr
@@ -207,8 +207,8 @@ func (t *tour) ping(ctx context.Context, _ *demoCmd) error {
 		if len(rtts) < count {
 			return fmt.Errorf("ping %s: %d of %d requests were not answered", to.addr, count-len(rtts), count)
 		}
-		t.row("guest1 → "+to.name, to.addr.String(), fmt.Sprintf("%d of %d back", len(rtts), count),
-			fmt.Sprintf("best %v", slices.Min(rtts).Round(time.Microsecond)))
+		t.row("guest1 → "+to.name, to.addr.String(),
+			fmt.Sprintf("%d of %d back, best %v", len(rtts), count, slices.Min(rtts).Round(time.Microsecond)))
 	}
 	return nil
 }
@@ -219,7 +219,8 @@ const demoStreams = 8
 
 // transfer sends TCP from guest to guest and shows the rate and the queues.
 func (t *tour) transfer(ctx context.Context, c *demoCmd) error {
-	t.heading("TCP from guest1 to guest2, %d connections", demoStreams)
+	t.heading(fmt.Sprintf("TCP from guest1 to guest2, %d connections", demoStreams),
+		"Load works, and each connection keeps to one channel, so that they share it.")
 	const port = 5201
 	got, err := t.stations[1].Receive(ctx, port)
 	if err != nil {
@@ -274,9 +275,9 @@ func spread(stats []nic.Stat, dir string) []string {
 	return []string{strings.Join(shares, "  ")}
 }
 
-// poster sets channels as the students' poster does.
+// poster sets channels: fewer, as many as there are, and none.
 func (t *tour) poster(ctx context.Context, _ *demoCmd) error {
-	t.heading("The channels of the poster, on guest1")
+	t.heading("ethtool sets the channels of guest1", "Their number changes on a running NIC; what is not possible is refused.")
 	for _, args := range [][]string{
 		{"--show-channels", "eth0"},
 		{"--set-channels", "eth0", "combined", "1"},
@@ -287,7 +288,7 @@ func (t *tour) poster(ctx context.Context, _ *demoCmd) error {
 		t.text("$ ethtool " + strings.Join(args, " ") + "\n")
 		var out strings.Builder
 		ethtool.Run(ctx, args, func(string) (ethtool.Device, error) { return t.guests[0].NIC, nil }, &out, &out)
-		t.text(out.String())
+		t.text(strings.TrimRight(out.String(), "\n"))
 	}
 	return nil
 }
@@ -299,7 +300,7 @@ var lostInDriver = []string{
 
 // drops lists everything that was lost anywhere.
 func (t *tour) drops(context.Context, *demoCmd) error {
-	t.heading("Drops")
+	t.heading("Drops", "Everything that was lost anywhere, counted: driver, host, switch, IP stack.")
 	none := true
 	lost := func(where, why string, n uint64) {
 		if n > 0 {
@@ -309,6 +310,9 @@ func (t *tour) drops(context.Context, *demoCmd) error {
 	}
 	for _, p := range t.host.Ports() {
 		for reason, n := range p.Drops() {
+			if strings.HasSuffix(reason, ": filter") {
+				reason += " (while the channels changed)"
+			}
 			lost("port of "+p.Switch.Name, reason, n)
 		}
 	}

@@ -28,18 +28,20 @@ func newReport(w io.Writer) *report {
 	return r
 }
 
-// heading begins the next step of the tour.
-func (r *report) heading(format string, args ...any) {
+// heading begins the next step of the tour, and says what it proves.
+func (r *report) heading(title, proves string) {
 	r.clear()
 	r.step++
-	fmt.Fprintf(r.w, "\n%d  %s\n", r.step, fmt.Sprintf(format, args...))
+	fmt.Fprintf(r.w, "\n%d  %s\n", r.step, title)
+	r.text(proves)
+	fmt.Fprintln(r.w)
 }
 
 // row prints a label and what belongs to it, in columns of equal width.
 func (r *report) row(label string, cells ...string) {
 	r.clear()
 	var b strings.Builder
-	fmt.Fprintf(&b, "   %-26s", label)
+	fmt.Fprintf(&b, "   %-25s", label)
 	for _, c := range cells {
 		fmt.Fprintf(&b, " %-22s", c)
 	}
