@@ -128,14 +128,11 @@ func (s *session) filter(ctx context.Context, bits uint32) error {
 }
 
 // Close takes the NIC down and gives everything back: memory, channels, goroutines.
-// Pumps return. It does so even if the host doesn't answer, and then says what the
-// host did not confirm. The device can be opened again. Closing twice is harmless.
+// Pumps return. It does so even if the host doesn't answer or ctx has ended, for the
+// caller goes on to unmap that memory, and then says what the host did not confirm.
+// The device can be opened again. Closing twice is harmless.
 func (n *NIC) Close(ctx context.Context) error {
-	select {
-	case n.owner <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("netvsc: close: wait for another change of settings: %w", ctx.Err())
-	}
+	n.owner <- struct{}{} // a change of settings that is under way has an end of its own
 	defer func() { <-n.owner }()
 	select {
 	case <-n.done:
