@@ -83,18 +83,7 @@ type streams struct{ out, err io.Writer }
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli commands
 	exited := -1
-	parser, err := kong.New(&cli,
-		kong.Name("hvnet"),
-		kong.Description("The Hyper-V network driver in user space, and the host it talks to."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Help(help),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exited = code }),
-		kong.Vars(vars()),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(streams{stdout, stderr}, &cli),
-	)
+	parser, err := newParser(ctx, &cli, streams{stdout, stderr}, func(code int) { exited = code })
 	if err != nil {
 		fmt.Fprintln(stderr, "hvnet:", err)
 		return exitFailure
@@ -128,6 +117,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "hvnet: %v\n", err)
 	return exitFailure
+}
+
+// newParser returns the parser of the command line. It calls exit when the command
+// line asked for help alone.
+func newParser(ctx context.Context, cli *commands, s streams, exit func(code int)) (*kong.Kong, error) {
+	return kong.New(cli,
+		kong.Name("hvnet"),
+		kong.Description("The Hyper-V network driver in user space, and the host it talks to."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Help(help),
+		kong.Writers(s.out, s.err),
+		kong.Exit(exit),
+		kong.Vars(vars()),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(s, cli),
+	)
 }
 
 // vars are the words that flags and their help are made of.

@@ -84,10 +84,10 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
   hvnet host --listen PATH    An emulated Hyper-V network host for guests to
                               attach to, until Ctrl-C.
   hvnet host ctl PATH ports   What is connected to a running host.
-  hvnet up PATH               A guest of that host, its NIC as a kernel interface
-                              here, until Ctrl-C.
-  hvnet ethtool ...           ethtool's own command line, for interfaces that run
-                              or up made.
+  hvnet up PATH               A guest of that host, its NIC as a kernel
+                              interface here, until Ctrl-C.
+  hvnet ethtool ...           ethtool's own command line, for interfaces that
+                              run or up made.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
