@@ -311,7 +311,7 @@ func (t *tour) drops(context.Context, *demoCmd) error {
 	for _, p := range t.host.Ports() {
 		for reason, n := range p.Drops() {
 			if strings.HasSuffix(reason, ": filter") {
-				reason += " (while the channels changed)"
+				reason += " (its NIC was not up just then)"
 			}
 			lost("port of "+p.Switch.Name, reason, n)
 		}
