@@ -95,7 +95,7 @@ func (s *processStation) Close() error {
 // transferWindow is the window of each connection of a transfer, in bytes. All of
 // them together fit the receive buffer of a channel: TCP fills what it is given, and
 // more would be lost there, as in any full queue.
-const transferWindow = 128 << 10
+const transferWindow = 64 << 10
 
 // receiveAll accepts the connections of one transfer and returns the sum of their
 // bytes when all have ended. The first byte of each is the number of connections.
