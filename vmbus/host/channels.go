@@ -63,8 +63,8 @@ func (m *machine) rings(ch *chanState, g *gpadl, o vmbus.OpenChannel) (up, down 
 }
 
 // closeChannel is CLOSECHANNEL, which has no answer; one that crosses RESCIND means
-// nothing. With the primary go the
-// sub-channels; the guest asks for new ones when it opens the device again.
+// nothing. With the primary go the sub-channels; the guest asks for new ones when it
+// opens the device again.
 func (m *machine) closeChannel(c vmbus.CloseChannel) {
 	ch := m.channels[c.Relid]
 	switch {

@@ -95,7 +95,8 @@ func (s *Server) hasPage(pfn uint64) bool {
 func (s *Server) Dropped() uint64 { return s.dropped.Load() }
 
 // Serve serves the guest until it is gone or Close is called, and returns why. All
-// backends have been told [channel.Backend.Removed] by then. It is called once.
+// backends that the guest has used have been told [channel.Backend.Removed] by then.
+// It is called once.
 func (s *Server) Serve() error {
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
@@ -108,7 +109,10 @@ func (s *Server) Serve() error {
 	<-stopped
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.failure, err)
+	if s.failure != nil {
+		return s.failure // it is why the guest was closed
+	}
+	return err
 }
 
 // Close detaches the guest; Serve returns.
