@@ -180,15 +180,16 @@ func (n *NIC) failure() error {
 		return ErrClosed
 	default:
 	}
-	if s := n.session.Load(); s.broken() {
-		return s.err
-	}
+	s := n.session.Load()
 	select {
 	case <-n.dev.Rescinded():
-		return fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, channel.ErrRescinded)
+		s.fail(channel.ErrRescinded) // who hears of it first tells everybody
 	default:
-		return nil
 	}
+	if s.broken() {
+		return s.err
+	}
+	return nil
 }
 
 // bound returns ctx with the end that each wait for the host has.
