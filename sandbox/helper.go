@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -29,7 +30,7 @@ func MaybeHelper() {
 	// Commands get a signal when the thread that started them ends: this one
 	// ends with the process.
 	runtime.LockOSThread()
-	if err := help(); err != nil {
+	if err := help(); err != nil && !errors.Is(err, ErrClosed) { // the owner has left: nobody to tell
 		fmt.Fprintf(os.Stderr, "%s: %v\n", helperName, err)
 		os.Exit(1)
 	}

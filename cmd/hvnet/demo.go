@@ -97,15 +97,27 @@ func (c *demoCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	fmt.Fprintf(s.out, "A Hyper-V network host (%s), and two guests on its switch.\n", prof.Name)
 	if err := t.startGuests(ctx, c.InProcess); err != nil {
-		return err
+		return whyEnded(ctx, err)
 	}
 	for _, step := range []func(context.Context, *demoCmd) error{t.negotiated, t.ping, t.transfer, t.poster, t.drops} {
 		if err := step(ctx, c); err != nil {
-			return err
+			return whyEnded(ctx, err)
 		}
 	}
 	fmt.Fprintln(s.out)
 	return nil
+}
+
+// whyEnded returns why the context of a step ended, if it did; what the step says
+// of it is how it met the end.
+func whyEnded(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("the tour takes too long: %w", err)
+	}
+	return context.Cause(ctx)
 }
 
 // startGuests attaches the guests and gives each an IP stack.
@@ -133,7 +145,7 @@ func (t *tour) startGuests(ctx context.Context, inProcess bool) error {
 		switch {
 		case err == nil:
 			t.stations = append(t.stations, st)
-		case i == 0 && !inProcess:
+		case i == 0 && !inProcess && ctx.Err() == nil:
 			fmt.Fprintf(t.w, "No kernel interfaces here, so each guest has its IP stack in this process\n(%v).\n", err)
 			inProcess, make, i = true, newProcessStation, -1
 		default:

@@ -111,7 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "hvnet: %v\n", err)
 		return exitUsage
-	case errors.As(context.Cause(ctx), &signal) && errors.Is(err, context.Canceled):
+	case errors.As(context.Cause(ctx), &signal) && (errors.Is(err, context.Canceled) || errors.Is(err, signal)):
 		fmt.Fprintln(stderr, "hvnet: interrupted")
 		return exitInterrupted + int(signal.by)
 	}

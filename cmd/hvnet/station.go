@@ -28,7 +28,7 @@ type stationPing struct {
 
 func (c *stationPing) Run(ctx context.Context, s streams) error {
 	rtts, err := ping(ctx, c.To, c.Count)
-	return errors.Join(err, json.NewEncoder(s.out).Encode(rtts))
+	return ended(ctx, errors.Join(err, json.NewEncoder(s.out).Encode(rtts)))
 }
 
 type stationReceive struct {
@@ -45,7 +45,7 @@ func (c *stationReceive) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	n, err := receiveAll(ctx, l)
-	return errors.Join(err, out.Encode(n))
+	return ended(ctx, errors.Join(err, out.Encode(n)))
 }
 
 type stationSend struct {
@@ -56,9 +56,18 @@ type stationSend struct {
 
 func (c *stationSend) Run(ctx context.Context) error {
 	var d net.Dialer
-	return sendAll(ctx, func(ctx context.Context) (net.Conn, error) {
+	return ended(ctx, sendAll(ctx, func(ctx context.Context) (net.Conn, error) {
 		return d.DialContext(ctx, "tcp", c.To.String())
-	}, c.Streams, c.Time)
+	}, c.Streams, c.Time))
+}
+
+// ended returns what a station's program says at its end: nothing if it was
+// interrupted, because the tour says so.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return exitError{status: exitInterrupted}
+	}
+	return err
 }
 
 // ping sends echo requests from a raw socket.

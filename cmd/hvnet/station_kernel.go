@@ -64,7 +64,7 @@ func (s *kernelStation) inside(ctx context.Context, args ...string) (io.ReadClos
 		status, err := s.box.Run(ctx, sandbox.Command{Args: append([]string{self, "station"}, args...), Stdout: w})
 		w.Close()
 		if err == nil && status != 0 {
-			err = exitError{status: status}
+			err = fmt.Errorf("exit status %d", status)
 		}
 		ended <- err
 	}()

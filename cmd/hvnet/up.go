@@ -24,6 +24,11 @@ var errHostGone = errors.New("the host is gone")
 
 // Run keeps the interface up until it is interrupted or the host is gone.
 func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
+	defer func() {
+		if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+			err = nil // an interruption is how it ends, also before the interface is up
+		}
+	}()
 	if c.Wait <= 0 {
 		return usagef("--wait %v: want some time, such as 10s", c.Wait)
 	}
