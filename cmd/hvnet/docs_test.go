@@ -194,3 +194,24 @@ func TestOverview(t *testing.T) {
 		}
 	}
 }
+
+// TestDocsDependencies makes sure that docs/dependencies.md has a line for each
+// module that go.mod requires for the project itself, and for no other.
+func TestDocsDependencies(t *testing.T) {
+	mod, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var required, documented []string
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(mod), -1) {
+		required = append(required, m[1])
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` ").FindAllStringSubmatch(pagesOf(t)["dependencies.md"], -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(required)
+	slices.Sort(documented)
+	if len(required) == 0 || !slices.Equal(required, documented) {
+		t.Errorf("docs/dependencies.md has\n%q, go.mod requires\n%q", documented, required)
+	}
+}
