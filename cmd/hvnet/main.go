@@ -68,7 +68,27 @@ func main() {
 		signal.Stop(signals) // who is in a hurry sends a second one
 		interrupt(interrupted{sig.(syscall.Signal)})
 	}()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	out := &output{File: os.Stdout}
+	status := run(ctx, os.Args[1:], out, os.Stderr)
+	if out.err != nil && status == 0 {
+		fmt.Fprintf(os.Stderr, "hvnet: %v\n", out.err)
+		status = exitFailure
+	}
+	os.Exit(status)
+}
+
+// An output is a file that remembers whether something could not be written.
+type output struct {
+	*os.File
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.File.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // interrupted is why the context of a command ends before the command does.

@@ -20,7 +20,7 @@ type report struct {
 // newReport returns a report to w.
 func newReport(w io.Writer) *report {
 	r := &report{w: w}
-	if f, ok := w.(*os.File); ok {
+	if f, ok := w.(interface{ Stat() (os.FileInfo, error) }); ok {
 		if fi, err := f.Stat(); err == nil {
 			r.terminal = fi.Mode()&os.ModeCharDevice != 0
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 
@@ -102,12 +103,13 @@ var usages = map[string]string{
 	"up":                    "hvnet up PATH [flags]",
 }
 
-// help prints the help of a command, or of what the command does by default.
+// help prints the help of a command, or of what the command does by default. That
+// it could not be written is no error of the command line; the output remembers it.
 func help(opt kong.HelpOptions, ctx *kong.Context) error {
 	c := selected(ctx)
 	if c == nil {
-		_, err := ctx.Stdout.Write([]byte(overview))
-		return err
+		io.WriteString(ctx.Stdout, overview)
+		return nil
 	}
 	if c.DefaultCmd != nil {
 		ctx.Path = append(ctx.Path, &kong.Path{Parent: c, Command: c.DefaultCmd})
@@ -126,6 +128,6 @@ func help(opt kong.HelpOptions, ctx *kong.Context) error {
 	if !ok {
 		first = "hvnet " + c.Path() + " [flags]"
 	}
-	_, err = out.Write([]byte("Usage: " + first + "\n" + rest))
-	return err
+	io.WriteString(out, "Usage: "+first+"\n"+rest)
+	return nil
 }
