@@ -23,19 +23,27 @@ type Interface struct {
 	// that kind are removed. An address is in use at once, without duplicate
 	// address detection: who configures it knows that it is free.
 	Addrs     []netip.Prefix
-	Routes    []Route    // added, or put in the place of one to the same destination
+	Routes    []Route    // added, or put in the place of one to the same destination with the same metric
 	Neighbors []Neighbor // added or replaced, permanent
 }
 
 // A Route is a way to a destination through the interface.
 type Route struct {
-	Dst netip.Prefix
-	Via netip.Addr // gateway; the zero Addr: the destination is on the link
+	Dst    netip.Prefix
+	Via    netip.Addr // gateway; the zero Addr: the destination is on the link
+	Metric int        // the lowest wins among routes to one destination; 0: the kernel's default
 }
 
-// DefaultRoute returns the route to everywhere else in the gateway's family.
+// defaultMetric ranks a default route behind those that the namespace has already:
+// the kernel gives 0 to those of IPv4 and 1024 to those of IPv6, and network
+// managers stay below it. An interface that comes along never takes the way out
+// from the machine that it comes to.
+const defaultMetric = 4096
+
+// DefaultRoute returns the route to everywhere else in the gateway's family. It is
+// for a namespace without one: where there is another, that stays in use.
 func DefaultRoute(gateway netip.Addr) Route {
-	return Route{Dst: netip.PrefixFrom(zeroAddr(gateway), 0), Via: gateway}
+	return Route{Dst: netip.PrefixFrom(zeroAddr(gateway), 0), Via: gateway, Metric: defaultMetric}
 }
 
 func zeroAddr(like netip.Addr) netip.Addr {
@@ -90,7 +98,7 @@ func configure(ifc Interface) error {
 		}
 	}
 	for _, r := range ifc.Routes {
-		route := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.Dst.Masked())}
+		route := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.Dst.Masked()), Priority: r.Metric}
 		if r.Via.IsValid() {
 			route.Gw = r.Via.AsSlice()
 		} else {

@@ -240,6 +240,13 @@ func TestTAP(t *testing.T) {
 	check("ip address show eth0", "mtu 1400", "198.18.0.2/24", "fd00::2/64", "00:15:5d:01:02:03", ",UP")
 	check("ip route", "default via 198.18.0.1 dev eth0", "203.0.113.0/24 dev eth0")
 	check("ip -6 route", "default via fd00::1 dev eth0")
+	// A default route that was there before stays the way out.
+	check("ip route add default via 198.18.0.9; ip -6 route add default via fd00::9; ip route get 192.0.2.1; ip -6 route get 2001:db8::1",
+		"via 198.18.0.9", "via fd00::9")
+	if err := s.Configure(t.Context(), ifc); err != nil {
+		t.Fatal(err)
+	}
+	check("ip route get 192.0.2.1; ip -6 route get 2001:db8::1", "via 198.18.0.9", "via fd00::9")
 	check("ip neighbor", "198.18.0.1 dev eth0 lladdr 00:15:5d:00:00:01 PERMANENT")
 
 	// The list of addresses is complete; another part alone leaves it be.
