@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"time"
@@ -52,12 +53,21 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 	if !cfg.MAC.IsZero() {
 		hello.Options = map[string]string{nic.OptionMAC: cfg.MAC.String()}
 	}
+	var none error // why there was no host at the last try
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		p, err := attach.Dial(ctx, path, hello)
 		if err == nil {
 			return Start(ctx, p, cfg)
 		}
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, attach.ErrNoHost) {
+		var connect *net.OpError
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			none = os.ErrNotExist
+		case errors.Is(err, attach.ErrNoHost):
+			none = attach.ErrNoHost
+		case none != nil && ctx.Err() != nil && errors.As(err, &connect) && connect.Op == "dial":
+			// Too late for another try: the last one counts.
+		default:
 			return nil, err
 		}
 		if waiting != nil {
@@ -66,11 +76,7 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 		}
 		select {
 		case <-ctx.Done():
-			reason := attach.ErrNoHost
-			if errors.Is(err, os.ErrNotExist) {
-				reason = os.ErrNotExist
-			}
-			return nil, fmt.Errorf("no host at %s: %w", path, reason)
+			return nil, fmt.Errorf("no host at %s: %w", path, none)
 		case <-time.After(pause):
 		}
 	}

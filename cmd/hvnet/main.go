@@ -68,7 +68,7 @@ func main() {
 		signal.Stop(signals) // who is in a hurry sends a second one
 		interrupt(interrupted{sig.(syscall.Signal)})
 	}()
-	out := &output{File: os.Stdout}
+	out := &output{file: os.Stdout}
 	status := run(ctx, os.Args[1:], out, os.Stderr)
 	if out.err != nil && status == 0 {
 		fmt.Fprintf(os.Stderr, "hvnet: %v\n", out.err)
@@ -79,12 +79,15 @@ func main() {
 
 // An output is a file that remembers whether something could not be written.
 type output struct {
-	*os.File
-	err error
+	file *os.File
+	err  error
 }
 
+// Stat tells who prints on it whether it is a terminal.
+func (o *output) Stat() (os.FileInfo, error) { return o.file.Stat() }
+
 func (o *output) Write(b []byte) (int, error) {
-	n, err := o.File.Write(b)
+	n, err := o.file.Write(b)
 	if o.err == nil {
 		o.err = err
 	}
