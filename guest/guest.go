@@ -65,7 +65,7 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 			none = os.ErrNotExist
 		case errors.Is(err, attach.ErrNoHost):
 			none = attach.ErrNoHost
-		case none != nil && ctx.Err() != nil && errors.As(err, &connect) && connect.Op == "dial":
+		case none != nil && errors.As(err, &connect) && connect.Op == "dial" && connect.Timeout():
 			// Too late for another try: the last one counts.
 		default:
 			return nil, err
