@@ -169,7 +169,7 @@ func TestAddresses(t *testing.T) {
 	}
 	b.leave(t)
 	visit(t, h, host.PortConfig{Name: "c", MAC: host.PortMAC("b")})
-	if host.PortMAC("a") != host.PortMAC("a") || host.PortMAC("a") == host.PortMAC("b") {
+	if again := host.PortMAC("a"); again != host.PortMAC("a") || again == host.PortMAC("b") {
 		t.Error("PortMAC is no function of the name")
 	}
 }
