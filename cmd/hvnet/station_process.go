@@ -29,7 +29,7 @@ type processStation struct {
 // newProcessStation gives a guest an IP stack.
 func newProcessStation(ctx context.Context, g *guest.Guest) (station, error) {
 	stack, err := netstack.NewHost(netstack.HostConfig{
-		MAC: g.NIC.MAC(), MTU: g.NIC.MTU(), Window: transferWindow,
+		MAC: g.NIC.MAC(), MTU: g.NIC.MTU(),
 	})
 	if err != nil {
 		return nil, err

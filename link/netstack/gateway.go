@@ -93,7 +93,7 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 
 // build makes the stack and what answers beside it.
 func (g *Gateway) build() error {
-	s, err := newStack(g.wire, ipv6.Options{}, maxWindow)
+	s, err := newStack(g.wire, ipv6.Options{})
 	if err != nil {
 		return err
 	}

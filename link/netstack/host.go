@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +29,6 @@ type HostConfig struct {
 	// AcceptRA makes the host take an IPv6 address and a default route from the
 	// router advertisements of the link.
 	AcceptRA bool
-	// Window bounds the receive window of each TCP connection, in bytes, at least
-	// 4096; 0: 4 MiB.
-	Window int
 }
 
 // A Host is the TCP/IP stack of a guest within the process: programs without a
@@ -61,7 +57,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	}
 	cfg.MTU = mtu
 	h := &Host{cfg: cfg, wire: newWire(cfg.MAC, mtu), ndp: newNDPEvents()}
-	h.stack, err = newStack(h.wire, h.ndp.options(cfg.AcceptRA), cmp.Or(cfg.Window, maxWindow))
+	h.stack, err = newStack(h.wire, h.ndp.options(cfg.AcceptRA))
 	if err != nil {
 		return fail(err)
 	}

@@ -21,14 +21,21 @@ import (
 // nicID names the one interface of each stack.
 const nicID = 1
 
-// maxWindow bounds the memory in bytes that one TCP connection may hold in each
-// direction, if nothing else was asked for.
-const maxWindow = 4 << 20
+// maxWindow bounds the receive window of a TCP connection in bytes, sendBuffer what
+// it may have waiting to be sent.
+//
+// A window that needs no scaling is enough for a link as short as this one. And it
+// is safe: with scaling, gVisor's receiver refuses what is left of a window that
+// is smaller than the scale's unit, also plain acknowledgements behind it, so two
+// ends that both have full buffers wait for each other for ever.
+const (
+	maxWindow  = 65535
+	sendBuffer = 4 << 20
+)
 
 // newStack returns a stack with TCP, UDP, ICMP over IPv4 and IPv6 on w, without
-// addresses other than the IPv6 link-local one. TCP receive windows are at most
-// window bytes.
-func newStack(w *wire, v6 ipv6.Options, window int) (*stack.Stack, error) {
+// addresses other than the IPv6 link-local one.
+func newStack(w *wire, v6 ipv6.Options) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			arp.NewProtocol, ipv4.NewProtocol, ipv6.NewProtocolWithOptions(v6),
@@ -37,7 +44,7 @@ func newStack(w *wire, v6 ipv6.Options, window int) (*stack.Stack, error) {
 			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
 	})
-	if err := tuneTCP(s, window); err != nil {
+	if err := tuneTCP(s); err != nil {
 		s.Destroy()
 		return nil, err
 	}
@@ -54,7 +61,7 @@ func newStack(w *wire, v6 ipv6.Options, window int) (*stack.Stack, error) {
 }
 
 // tuneTCP sets what throughput over a fast, short link asks for.
-func tuneTCP(s *stack.Stack, window int) error {
+func tuneTCP(s *stack.Stack) error {
 	sack := tcpip.TCPSACKEnabled(true)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	cubic := tcpip.CongestionControlOption("cubic")
@@ -62,8 +69,8 @@ func tuneTCP(s *stack.Stack, window int) error {
 	// Behind receive coalescing it takes delay for loss and shrinks the window,
 	// so recovery is left to SACK.
 	recovery := tcpip.TCPRecovery(0)
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: min(1<<20, window), Max: window}
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: maxWindow}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: maxWindow, Max: maxWindow}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: sendBuffer}
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &cubic, &recovery, &receive, &send} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("set TCP option %T: %s", o, err)
