@@ -10,9 +10,9 @@ import (
 	"hvnet/nic"
 )
 
-// queueLen is how many packets may wait to leave a stack. It holds the largest
-// send window (see maxWindow) in packets of 1500 bytes, so one stream that fills
-// its window does not lose its own packets here.
+// queueLen is how many packets may wait to leave a stack. It holds the windows (see
+// maxWindow) of some ninety streams in packets of 1500 bytes, so streams that fill
+// their windows do not lose their own packets here.
 const queueLen = 4096
 
 // queue holds the packets that leave a stack until a link takes them. It is
