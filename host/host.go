@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,8 @@ var ErrClosing = errors.New("the host is closing")
 type Config struct {
 	// Profile is the host release to be; the zero value is the default one.
 	Profile profile.Profile
+	// Impair disturbs the lines of guests, by the names of their ports.
+	Impair map[string]Impairment
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -49,6 +52,7 @@ type Host struct {
 
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
+	impaired map[string]Impairment
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
@@ -61,6 +65,7 @@ type port struct {
 	dev     *netvsp.Device
 	guest   hv.Guest
 	offered *vmbushost.Offered
+	line    *badLine // nil if it is a good one
 }
 
 // New returns a host with an empty switch.
@@ -71,7 +76,11 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}}
+	impaired := maps.Clone(cfg.Impair)
+	if impaired == nil {
+		impaired = map[string]Impairment{}
+	}
+	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}, impaired: impaired}
 }
 
 // Profile returns the release that the host is.
@@ -151,7 +160,9 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 		Fault: func(error) { g.Close() },
 	},
 		func(sink nic.Sink) (netvsp.Port, error) {
-			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
+			return h.disturb(p, sink, func(to nic.Sink) (netvsp.Port, error) {
+				return h.sw.Connect(p.name, to, vswitch.PortOptions{MAC: p.mac})
+			})
 		})
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
 	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
@@ -221,14 +232,16 @@ func portInstance(name string) vmbus.GUID {
 type PortInfo struct {
 	Switch vswitch.PortInfo
 	Guest  *netvsp.Info // nil for a port that is no guest's
+	Line   []LineInfo   // what was done to its frames on purpose
 }
 
 // Ports returns the ports of the switch in the order of their names.
 func (h *Host) Ports() []PortInfo {
 	h.mu.Lock()
 	devs := map[string]*netvsp.Device{}
+	lines := map[string]*badLine{}
 	for name, p := range h.ports {
-		devs[name] = p.dev
+		devs[name], lines[name] = p.dev, p.line
 	}
 	h.mu.Unlock()
 	var list []PortInfo
@@ -236,7 +249,7 @@ func (h *Host) Ports() []PortInfo {
 		pi := PortInfo{Switch: sp}
 		if dev := devs[sp.Name]; dev != nil {
 			info := dev.Info()
-			pi.Guest = &info
+			pi.Guest, pi.Line = &info, lines[sp.Name].info()
 		}
 		list = append(list, pi)
 	}
@@ -296,6 +309,9 @@ func (p *PortInfo) Drops() map[string]uint64 {
 		for reason, n := range p.Guest.RxDropped {
 			drops["for guest: "+reason.String()] += n
 		}
+	}
+	for _, l := range p.Line {
+		drops[l.Direction+": on purpose"] += l.Lost + l.Overflowed + l.Discarded
 	}
 	return drops
 }

@@ -40,7 +40,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	h := host.New(host.Config{Profile: plan.profile, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Impair: plan.impaired, Log: log})
 	defer closeIn(&err, h.Close)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
 	if err != nil {
@@ -121,6 +121,26 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Switch.Name, p.Address(), state, bus, nvsp, channels,
 			p.Switch.InFrames, p.Switch.OutFrames, strings.Join(drops, ", "))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printLines(w, ports)
+}
+
+// printLines prints a table of the lines that are disturbed, nothing if none is.
+func printLines(w io.Writer, ports []host.PortInfo) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "\nPORT\tDIRECTION\tFRAMES\tLOST\tDOUBLED\tCORRUPTED\tREORDERED\tFRAGMENTS\tDELAYED\tOVERFLOWED"
+	for _, p := range ports {
+		for _, l := range p.Line {
+			if head != "" {
+				fmt.Fprintln(t, head)
+				head = ""
+			}
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Switch.Name, l.Direction,
+				l.Frames, l.Lost, l.Doubled, l.Corrupted, l.Reordered, l.Fragments, l.Delayed, l.Overflowed)
+		}
 	}
 	return t.Flush()
 }

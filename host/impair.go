@@ -1,0 +1,127 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"hvnet/link/impair"
+	"hvnet/netvsp"
+	"hvnet/nic"
+)
+
+// An Impairment says how the line between a guest's port and the switch is
+// disturbed.
+type Impairment struct {
+	ToGuest, FromGuest bool // the directions; frames of the other one pass as they are
+	Line               impair.Config
+}
+
+// ParseImpairment reads text such as "guest1:loss=1%,delay=5ms,dir=to-guest": the
+// name of a port, what impair.Parse reads, and dir=to-guest, from-guest or both,
+// which is what it means without.
+func ParseImpairment(text string) (port string, im Impairment, err error) {
+	port, rules, ok := strings.Cut(text, ":")
+	if !ok || port == "" {
+		return "", im, errors.New("want PORT:RULES, such as guest1:loss=1%,delay=5ms")
+	}
+	var line []string
+	im.ToGuest, im.FromGuest = true, true
+	for _, word := range strings.Split(rules, ",") {
+		dir, ok := strings.CutPrefix(word, "dir=")
+		switch {
+		case !ok:
+			line = append(line, word)
+		case dir == "to-guest":
+			im.FromGuest = false
+		case dir == "from-guest":
+			im.ToGuest = false
+		case dir != "both":
+			return "", im, fmt.Errorf("%s: want to-guest, from-guest or both", word)
+		}
+	}
+	if im.Line, err = impair.Parse(strings.Join(line, ",")); err != nil {
+		return "", im, err
+	}
+	return port, im, nil
+}
+
+// Impair disturbs the line of a guest's port from the next time on that a guest
+// connects to it. The zero Impairment ends that.
+func (h *Host) Impair(port string, im Impairment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.impaired[port] = im
+}
+
+// badLine is a guest's port of the switch with what disturbs its line: sinks in
+// front of the port and of the guest. Either may be nil.
+type badLine struct {
+	netvsp.Port
+	to, from *impair.Sink
+}
+
+// WriteFrames takes frames from the guest.
+func (l *badLine) WriteFrames(frames []nic.Frame) {
+	if l.from != nil {
+		l.from.WriteFrames(frames)
+		return
+	}
+	l.Port.WriteFrames(frames)
+}
+
+// Close ends both directions and takes the port off the switch.
+func (l *badLine) Close() {
+	for _, s := range []*impair.Sink{l.to, l.from} {
+		if s != nil {
+			s.Close()
+		}
+	}
+	l.Port.Close()
+}
+
+// disturb connects a guest by a line that is disturbed as the port's Impairment
+// has it; by a plain one if there is none.
+func (h *Host) disturb(p *port, guest nic.Sink, connect func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
+	h.mu.Lock()
+	im := h.impaired[p.name]
+	h.mu.Unlock()
+	l := &badLine{}
+	if im.ToGuest {
+		l.to = impair.New(im.Line, guest)
+		guest = l.to
+	}
+	port, err := connect(guest)
+	if err != nil || !im.ToGuest && !im.FromGuest {
+		return port, err
+	}
+	l.Port = port
+	if im.FromGuest {
+		im.Line.Seed++ // the two directions have chances of their own
+		l.from = impair.New(im.Line, port)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.line = l
+	return l, nil
+}
+
+// A LineInfo tells what was done to the frames of one direction.
+type LineInfo struct {
+	Direction string // "to guest", "from guest"
+	impair.Info
+}
+
+// info tells about both directions.
+func (l *badLine) info() (list []LineInfo) {
+	if l == nil {
+		return nil
+	}
+	if l.from != nil {
+		list = append(list, LineInfo{"from guest", l.from.Info()})
+	}
+	if l.to != nil {
+		list = append(list, LineInfo{"to guest", l.to.Info()})
+	}
+	return list
+}

@@ -1,0 +1,87 @@
+package host
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"hvnet/link/impair"
+	"hvnet/netvsp"
+	"hvnet/nic"
+)
+
+func TestParseImpairment(t *testing.T) {
+	line := impair.Config{Loss: .01, Delay: 5 * time.Millisecond}
+	for text, want := range map[string]Impairment{
+		"g1:loss=1%,delay=5ms":                {true, true, line},
+		"g1:loss=1%,delay=5ms,dir=both":       {true, true, line},
+		"g1:dir=to-guest,loss=1%,delay=5ms":   {true, false, line},
+		"g1:loss=1%,dir=from-guest,delay=5ms": {false, true, line},
+	} {
+		if port, got, err := ParseImpairment(text); port != "g1" || got != want || err != nil {
+			t.Errorf("%s: %s, %+v, %v", text, port, got, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                  "want PORT:RULES",
+		"g1":                "want PORT:RULES",
+		":loss=1%":          "want PORT:RULES",
+		"g1:":               "want NAME=VALUE",
+		"g1:dir=to-guest":   "want NAME=VALUE",
+		"g1:loss=1%,dir=up": "dir=up: want to-guest, from-guest or both",
+	} {
+		if _, _, err := ParseImpairment(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// An end counts frames; it is a port and a guest.
+type end struct {
+	frames int
+	closed bool
+}
+
+func (e *end) WriteFrames(frames []nic.Frame) { e.frames += len(frames) }
+func (e *end) Close()                         { e.closed = true }
+
+// TestDirections: each direction is disturbed when it should be, and a good line
+// has nothing in between.
+func TestDirections(t *testing.T) {
+	one := []nic.Frame{{Head: make([]byte, 60)}}
+	for _, c := range []struct{ to, from bool }{{}, {to: true}, {from: true}, {true, true}} {
+		h := New(Config{Impair: map[string]Impairment{"g1": {c.to, c.from, impair.Config{Loss: 1}}}})
+		var guest, outside end
+		var inward nic.Sink
+		p := &port{name: "g1"}
+		got, err := h.disturb(p, &guest, func(to nic.Sink) (netvsp.Port, error) {
+			inward = to
+			return &outside, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.WriteFrames(one)
+		inward.WriteFrames(one)
+		if lost := outside.frames == 0; lost != c.from {
+			t.Errorf("%+v: from the guest: lost %v", c, lost)
+		}
+		if lost := guest.frames == 0; lost != c.to {
+			t.Errorf("%+v: to the guest: lost %v", c, lost)
+		}
+		if good := got == netvsp.Port(&outside); good != (!c.to && !c.from) {
+			t.Errorf("%+v: the line is good: %v", c, good)
+		}
+		lost := uint64(0)
+		for _, l := range p.line.info() {
+			lost += l.Lost
+		}
+		if want := uint64(2 - outside.frames - guest.frames); lost != want {
+			t.Errorf("%+v: %d lost, want %d", c, lost, want)
+		}
+		got.Close()
+		if !outside.closed {
+			t.Errorf("%+v: the port is open", c)
+		}
+	}
+}
