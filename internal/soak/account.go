@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// A usage is what a process has taken of the machine.
+type usage struct {
+	goroutines, files, shared int // shared: mappings of guest memory
+	heap, resident            int // bytes
+}
+
+// used measures this process.
+func used() (u usage, err error) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	u.heap, u.goroutines = int(m.HeapAlloc), runtime.NumGoroutine()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return u, err
+	}
+	u.files = len(files) - 1 // the directory itself
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return u, err
+	}
+	u.shared = strings.Count(string(maps), "memfd:")
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return u, err
+	}
+	var size int
+	if _, err := fmt.Sscan(string(statm), &size, &u.resident); err != nil {
+		return u, fmt.Errorf("read /proc/self/statm: %w", err)
+	}
+	u.resident *= os.Getpagesize()
+	return u, nil
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d goroutines, %d files, %d mappings, heap %.1f MiB, resident %.1f MiB",
+		u.goroutines, u.files, u.shared, mib(u.heap), mib(u.resident))
+}
+
+func mib(n int) float64 { return float64(n) / (1 << 20) }
+
+// heapSlack is how much more heap may be in use at the end than before: what pools
+// and the runtime keep.
+const heapSlack = 8 << 20
+
+// returned checks that everything that was taken since before is given back. What
+// runs out by itself gets a moment.
+func returned(before usage) error {
+	var after usage
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if after, err = used(); err != nil {
+			return err
+		}
+		if after.goroutines <= before.goroutines && after.files <= before.files && after.shared <= before.shared && after.heap <= before.heap+heapSlack {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+	}
+	err := fmt.Errorf("not everything came back: before %v; after %v", before, after)
+	if after.goroutines > before.goroutines {
+		buf := make([]byte, 1<<20)
+		err = fmt.Errorf("%w\n%s", err, buf[:runtime.Stack(buf, true)])
+	}
+	if after.files > before.files {
+		links, _ := filepath.Glob("/proc/self/fd/*")
+		for _, l := range links {
+			target, _ := os.Readlink(l)
+			err = fmt.Errorf("%w\n%s %s", err, filepath.Base(l), target)
+		}
+	}
+	return err
+}
+
+// wakeRuntime has the runtime open the files that it keeps for itself once there
+// is something to wait for.
+func wakeRuntime() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Close(), w.Close())
+}
+
+// flat checks that memory has not grown over a long run: the mean of the last
+// quarter against that of the second, each of at least four samples.
+func flat(samples []usage) error {
+	q := len(samples) / 4
+	if q < 4 {
+		return nil
+	}
+	mean := func(list []usage, of func(usage) int) (sum int) {
+		for _, u := range list {
+			sum += of(u)
+		}
+		return sum / len(list)
+	}
+	for what, of := range map[string]func(usage) int{
+		"heap":     func(u usage) int { return u.heap },
+		"resident": func(u usage) int { return u.resident },
+	} {
+		early, late := mean(samples[q:2*q], of), mean(samples[len(samples)-q:], of)
+		if late > early+early/4+heapSlack {
+			return fmt.Errorf("%s memory has grown from %.1f to %.1f MiB", what, mib(early), mib(late))
+		}
+	}
+	return nil
+}

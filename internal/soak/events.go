@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"hvnet/host"
+	"hvnet/link/impair"
+)
+
+// An event is one thing that happens to a member of the soak under traffic. It
+// returns what exactly it was, for the log.
+type event struct {
+	name   string
+	weight int // how often, beside the others
+	can    func(*member) bool
+	do     func(*world, context.Context, *member) (string, error)
+}
+
+// events are all that can happen. Each is one function; a new one needs a line
+// here and nothing else.
+var events = []event{
+	{"channels", 5, anyone, (*world).changeChannels},
+	{"down and up", 3, anyone, (*world).downAndUp},
+	{"leave and return", 3, anyone, (*world).leaveAndReturn},
+	{"die and return", 3, mortal, (*world).dieAndReturn},
+	{"freeze", 1, ofProcess, (*world).freeze},
+	{"bad line", 3, rough, (*world).badLine},
+}
+
+// mortal: whoever is attached from this process dies with it alone.
+func mortal(m *member) bool    { return m.kind != "attached" }
+func anyone(*member) bool      { return true }
+func ofProcess(m *member) bool { return m.kind == "process" }
+func rough(m *member) bool     { return m.number >= firstRough }
+
+// changeChannels gives the guest another number of channels.
+func (w *world) changeChannels(ctx context.Context, m *member) (string, error) {
+	n := 1 + w.rand.IntN(vps)
+	return fmt.Sprint(n), w.ask(ctx, m, command{"channels", n})
+}
+
+// downAndUp sets the guest's NIC down and up again.
+func (w *world) downAndUp(ctx context.Context, m *member) (string, error) {
+	return "", w.ask(ctx, m, command{Do: "down and up"})
+}
+
+// leaveAndReturn has the guest close its NIC and leave in order.
+func (w *world) leaveAndReturn(ctx context.Context, m *member) (string, error) {
+	if err := w.leave(ctx, m, "leave"); err != nil {
+		return "", err
+	}
+	return "", w.join(ctx, m)
+}
+
+// dieAndReturn has the guest die at any moment, a process by SIGKILL.
+func (w *world) dieAndReturn(ctx context.Context, m *member) (string, error) {
+	if err := w.leave(ctx, m, "die"); err != nil {
+		return "", err
+	}
+	return "", w.join(ctx, m)
+}
+
+// freeze stops the guest's process for a while.
+func (w *world) freeze(ctx context.Context, m *member) (string, error) {
+	ms := 20 + w.rand.IntN(500)
+	return fmt.Sprint(ms, " ms"), w.ask(ctx, m, command{"freeze", ms})
+}
+
+// badLine has the guest return by a line that is disturbed in another way.
+func (w *world) badLine(ctx context.Context, m *member) (string, error) {
+	r := w.rand
+	some := func(most float64) float64 { return most * r.Float64() * float64(r.IntN(2)) }
+	line := impair.Config{
+		Loss: some(.1), Duplicate: some(.1), Corrupt: some(.1), Reorder: some(.2), Fragment: some(1),
+		Delay: time.Duration(some(float64(20 * time.Millisecond))), Seed: r.Uint64(),
+	}
+	line.Jitter = time.Duration(float64(line.Delay) * r.Float64())
+	if r.IntN(4) == 0 {
+		line.Rate = 1_000_000 + r.Int64N(100_000_000)
+	}
+	dir := r.IntN(4)
+	w.host.Impair(m.name(), host.Impairment{ToGuest: dir&1 != 0, FromGuest: dir&2 != 0, Line: line})
+	what := fmt.Sprintf("%s, directions %02b", line, dir)
+	if _, err := w.leaveAndReturn(ctx, m); err != nil {
+		return what, err
+	}
+	return what, nil
+}
