@@ -1,7 +1,8 @@
 # Thin names for what the go tool does; .ci/run is the whole check.
-.PHONY: build test race bench ci
+.PHONY: build test race soak bench ci
 build: ; CGO_ENABLED=0 go build -trimpath -o hvnet ./cmd/hvnet
 test:  ; go test ./...
 race:  ; go test -race ./...
+soak:  ; go run ./internal/soak -time 30m
 bench: ; go test -run '^$$' -bench . -benchmem ./ring ./rndis ./offload ./hv/... ./netvsc ./netvsp ./vswitch ./link/... ./bench
 ci:    ; bash .ci/run
