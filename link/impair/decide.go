@@ -24,6 +24,7 @@ type fate struct {
 type decider struct {
 	cfg  Config
 	rand *rand.Rand
+	slow bool          // each frame has to wait, so none overtakes another by not doing so
 	idle time.Duration // when the line has sent all that it was given
 	last time.Duration // when the last frame is released that was not held back
 }
@@ -35,7 +36,7 @@ func newDecider(c Config) decider {
 	if c.Limit == 0 {
 		c.Limit = DefaultLimit
 	}
-	return decider{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0))}
+	return decider{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0)), slow: c.Delay > 0 || c.Jitter > 0 || c.Rate > 0}
 }
 
 // chance reports whether something of that probability happens. What never happens
@@ -43,9 +44,8 @@ func newDecider(c Config) decider {
 func (d *decider) chance(p float64) bool { return p > 0 && d.rand.Float64() < p }
 
 // decide returns the fate of a frame of n bytes that begins with head and comes at
-// the time now. Frames that cost waiting bytes wait; busy says that there are some
-// among them that it may not overtake.
-func (d *decider) decide(now time.Duration, head []byte, n, waiting int, busy bool) fate {
+// the time now, while frames that cost waiting bytes wait.
+func (d *decider) decide(now time.Duration, head []byte, n, waiting int) fate {
 	c := &d.cfg
 	f := fate{lost: d.chance(c.Loss)}
 	f.double = d.chance(c.Duplicate)
@@ -83,7 +83,7 @@ func (d *decider) decide(now time.Duration, head []byte, n, waiting int, busy bo
 	if f.late {
 		f.at += c.Gap
 	}
-	f.wait = f.at > now || busy
+	f.wait = d.slow || f.late
 	copies := 1
 	if f.double {
 		copies = 2

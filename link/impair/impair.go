@@ -26,7 +26,6 @@ type Sink struct {
 	waiting heap
 	bytes   int           // cost of all that waits
 	seq     uint64        // of the frame that came to wait last
-	ordered int           // of those that wait or are just being released, how many nobody may overtake
 	running bool          // the goroutine that releases
 	kick    chan struct{} // capacity 1: look again, something came that is due earlier
 	closed  bool
@@ -112,7 +111,7 @@ func (s *Sink) sort(frames []nic.Frame, st *staging) {
 // take decides about one frame.
 func (s *Sink) take(f *nic.Frame, now time.Duration, st *staging) {
 	n := f.Len()
-	v := s.core.decide(now, f.Head, n, s.bytes, s.ordered > 0)
+	v := s.core.decide(now, f.Head, n, s.bytes)
 	copies := 0
 	if !v.lost {
 		copies = 1
@@ -160,6 +159,6 @@ func (s *Sink) Close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.count.Discarded += uint64(len(s.waiting))
-	s.waiting, s.bytes, s.ordered = nil, 0, 0
+	s.waiting, s.bytes = nil, 0
 	s.wake()
 }

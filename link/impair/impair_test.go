@@ -249,8 +249,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// TestNobodyOvertakes: while the goroutine is busy with frames, those that need not
-// wait stay behind them all the same, and are bounded too.
+// TestNobodyOvertakes: while the goroutine is busy with frames, others stay behind
+// them, although their time has come, and are bounded too.
 func TestNobodyOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeper{}

@@ -12,7 +12,6 @@ type held struct {
 	buf   []byte
 	at    time.Duration // when it is released
 	seq   uint64        // among those of one time, the order in which they came
-	late  bool          // others may overtake it
 }
 
 // copy returns a copy of a frame of n bytes, with what is known about it.
@@ -32,7 +31,7 @@ func (s *Sink) copy(f *nic.Frame, n int) *held {
 
 // apply makes of a copy what v says.
 func (h *held) apply(v fate) {
-	h.at, h.late = v.at, v.late
+	h.at = v.at
 	if v.corrupt {
 		h.frame.Head[v.bit/8] ^= 1 << (v.bit % 8)
 	}
@@ -53,9 +52,6 @@ func (s *Sink) hold(h *held) {
 	first := len(s.waiting) == 0 || h.at < s.waiting[0].at
 	s.waiting.push(h)
 	s.bytes += cost(len(h.frame.Head))
-	if !h.late {
-		s.ordered++
-	}
 	if !s.running {
 		s.running = true
 		go s.release()
@@ -81,11 +77,6 @@ func (s *Sink) release() {
 	var timer *time.Timer
 	for {
 		s.mu.Lock()
-		for _, h := range batch { // they have been passed on
-			if !h.late && !s.closed {
-				s.ordered--
-			}
-		}
 		batch, frames = batch[:0], frames[:0]
 		now := time.Since(s.epoch)
 		for len(batch) < maxBatch && len(s.waiting) > 0 && s.waiting[0].at <= now {
