@@ -168,7 +168,7 @@ func (s *station) check(b []byte) {
 			c.Faults = append(c.Faults, fmt.Sprintf("%s got a frame of %d bytes: ", names[s.number], len(b))+fmt.Sprintf(format, a...))
 		}
 	}
-	if from < 0 || nic.MAC(b[:6]) != s.g.NIC.MAC() {
+	if from < 0 || nic.MAC(b[:6]) != host.PortMAC(names[s.number]) {
 		fault("addresses % x", b[:min(len(b), 12)])
 		return
 	}

@@ -94,9 +94,9 @@ func (s *Sink) WriteFrames(frames []nic.Frame) {
 // sort decides about all frames of a batch. A copy may panic where a guest takes
 // its memory away; the lock is free again then.
 func (s *Sink) sort(frames []nic.Frame, st *staging) {
-	now := time.Since(s.epoch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Since(s.epoch)
 	if s.closed {
 		s.count.Frames += uint64(len(frames))
 		s.count.Discarded += uint64(len(frames))
