@@ -68,12 +68,12 @@ var (
 // a packet if it is none for here.
 //
 // Everything that is looked at is copied to private memory first, once, and what
-// was looked at is what travels. The copy is made of one piece of src: a guest
-// that splits header and per-packet information over page ranges is refused, as
-// real hosts do.
+// was looked at is what travels. The copy is made of one piece of src, or of the
+// first page range: a guest that splits header and per-packet information over page
+// ranges is refused, as real hosts do.
 func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err error) {
 	h := &b.heads[len(b.frames)]
-	n := copy(h[:rndis.PacketHeadSize], src.run(pos))
+	n := src.head(h[:rndis.PacketHeadSize], pos)
 	if pos == 0 && n >= rndis.HeaderSize && rndis.MessageType(binary.LittleEndian.Uint32(h[:])) != rndis.TypePacket {
 		return 0, errControl
 	}

@@ -5,9 +5,10 @@ package netvsp
 type scatter struct {
 	pieces [][]byte
 	total  int
+	first  int // how many bytes the first page range has, if they come first
 }
 
-func (s *scatter) reset() { s.pieces, s.total = s.pieces[:0], 0 }
+func (s *scatter) reset() { s.pieces, s.total, s.first = s.pieces[:0], 0, 0 }
 
 func (s *scatter) add(b []byte) {
 	s.pieces = append(s.pieces, b)
@@ -23,6 +24,17 @@ func (s *scatter) run(pos int) []byte {
 		pos -= len(p)
 	}
 	return nil
+}
+
+// head copies bytes from pos on to dst, as many as lie in one piece, or else in the
+// first page range, whose pages need not follow each other.
+func (s *scatter) head(dst []byte, pos int) (n int) {
+	n = copy(dst, s.run(pos))
+	if k := min(len(dst), s.first-pos); n < k {
+		s.copy(dst[n:k], pos+n)
+		n = k
+	}
+	return n
 }
 
 // copy copies the bytes from pos on to dst. They are all there.

@@ -80,6 +80,9 @@ func (q *queue) gather(p *vmbus.Packet, m nvsp.RNDISPacket) error {
 	if err != nil {
 		return err
 	}
+	if len(q.src.pieces) == 0 {
+		q.src.first = p.FirstRange()
+	}
 	for _, span := range spans {
 		if err := q.pages(hv.GPA(span.GPA), span.Len); err != nil {
 			return err

@@ -20,9 +20,9 @@ import (
 
 // TestTrapHeaderOverPageEdge moves the RNDIS header over the edge of a page, byte
 // by byte, and splits it over two ranges at every place. In one run of pages it is
-// good wherever it lies. In two runs that do not follow each other it is refused
-// when the edge is in the header or its per-packet information, as on Hyper-V, and
-// good when it is in the frame.
+// good wherever it lies, and in one range of scattered pages too. In two ranges that
+// do not follow each other it is refused when the edge is in the header or its
+// per-packet information, as on Hyper-V, and good when it is in the frame.
 func TestTrapHeaderOverPageEdge(t *testing.T) {
 	g := newGuest(t, "ws2022")
 	g.up(nvsp.V61)
@@ -45,6 +45,15 @@ func TestTrapHeaderOverPageEdge(t *testing.T) {
 		arrived("page edge", at)
 
 		copy(g.page.Bytes[12288:], msg[at:])
+		scattered := g.span(4096-at, len(msg))
+		scattered.PFNs = []uint64{scattered.PFNs[0], g.page.PFN(3)}
+		clear(g.page.Bytes[4096 : 4096+len(msg)]) // what must not be taken instead
+		if s := g.byPages(none, scattered); s != nvsp.StatusSuccess {
+			t.Errorf("edge of scattered pages at %d: %v", at, s)
+		} else {
+			arrived("edge of scattered pages", at)
+		}
+
 		want := nvsp.StatusFail
 		if at >= header {
 			want = nvsp.StatusSuccess

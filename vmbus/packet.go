@@ -202,6 +202,15 @@ func (p *Packet) GPASpans(dst []Span, limit int) (spans []Span, total int, err e
 	return dst, total, nil
 }
 
+// FirstRange returns the length in bytes of the first range of a GPA-direct packet
+// that GPASpans has decoded, 0 of other packets. Some messages may not leave it.
+func (p *Packet) FirstRange() int {
+	if p.Type != PacketGPADirect || len(p.Ext) < extensionSize+rangeSize {
+		return 0
+	}
+	return int(le.Uint32(p.Ext[extensionSize:]))
+}
+
 // appendSpans appends count bytes that begin at offset in the first page of list.
 func appendSpans(dst []Span, list []byte, count, offset int) ([]Span, error) {
 	for ; count > 0; list = list[8:] {

@@ -298,3 +298,23 @@ func FuzzPacket(f *testing.F) {
 		}
 	})
 }
+
+func TestFirstRange(t *testing.T) {
+	b := finish(AppendGPADirect(nil, 1, []PageRange{{Count: 5000, Offset: 10, PFNs: []uint64{1, 7}}, {Count: 8, PFNs: []uint64{9}}}))
+	for what, c := range map[string]struct {
+		packet []byte
+		want   int
+	}{
+		"two ranges": {b, 5000},
+		"in-band":    {finish(append(AppendInBand(nil, 0, 1), make([]byte, 40)...)), 0},
+		"no range":   {finish(AppendGPADirect(nil, 1, nil)), 0},
+	} {
+		p, err := ParsePacket(c.packet)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got := p.FirstRange(); got != c.want {
+			t.Errorf("%s: %d, want %d", what, got, c.want)
+		}
+	}
+}
