@@ -11,7 +11,7 @@ import (
 )
 
 // trapTest is a test as docs/traps.md names it: `package.TestName/case`.
-var trapTest = regexp.MustCompile("`([a-z0-9]+)\\.(Test[A-Za-z0-9]+)(?:/([^`]+))?`")
+var trapTest = regexp.MustCompile("`([a-z0-9/]+)\\.(Test[A-Za-z0-9]+)(?:/([^`]+))?`")
 
 // TestTrapsAreTested checks that each row of docs/traps.md names tests that exist.
 // Of a case it looks for the name in the file that has the test.
@@ -60,8 +60,12 @@ func testFiles(t *testing.T) map[string]string {
 		if err != nil {
 			return err
 		}
+		pkg, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
 		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
-			files[filepath.Base(filepath.Dir(path))+"."+m[1]] = string(text)
+			files[pkg+"."+m[1]] = string(text)
 		}
 		return nil
 	})
