@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -39,8 +38,6 @@ var ErrClosing = errors.New("the host is closing")
 type Config struct {
 	// Profile is the host release to be; the zero value is the default one.
 	Profile profile.Profile
-	// Impair disturbs the lines of guests, by the names of their ports.
-	Impair map[string]Impairment
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -49,10 +46,10 @@ type Config struct {
 type Host struct {
 	cfg Config
 	sw  *vswitch.Switch
+	bad badLines
 
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
-	impaired map[string]Impairment
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
@@ -65,7 +62,6 @@ type port struct {
 	dev     *netvsp.Device
 	guest   hv.Guest
 	offered *vmbushost.Offered
-	line    *badLine // nil if it is a good one
 }
 
 // New returns a host with an empty switch.
@@ -76,11 +72,7 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	impaired := maps.Clone(cfg.Impair)
-	if impaired == nil {
-		impaired = map[string]Impairment{}
-	}
-	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}, impaired: impaired}
+	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}}
 }
 
 // Profile returns the release that the host is.
@@ -160,8 +152,8 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 		Fault: func(error) { g.Close() },
 	},
 		func(sink nic.Sink) (netvsp.Port, error) {
-			return h.disturb(p, sink, func(to nic.Sink) (netvsp.Port, error) {
-				return h.sw.Connect(p.name, to, vswitch.PortOptions{MAC: p.mac})
+			return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
+				return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 			})
 		})
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
@@ -239,9 +231,8 @@ type PortInfo struct {
 func (h *Host) Ports() []PortInfo {
 	h.mu.Lock()
 	devs := map[string]*netvsp.Device{}
-	lines := map[string]*badLine{}
 	for name, p := range h.ports {
-		devs[name], lines[name] = p.dev, p.line
+		devs[name] = p.dev
 	}
 	h.mu.Unlock()
 	var list []PortInfo
@@ -249,7 +240,7 @@ func (h *Host) Ports() []PortInfo {
 		pi := PortInfo{Switch: sp}
 		if dev := devs[sp.Name]; dev != nil {
 			info := dev.Info()
-			pi.Guest, pi.Line = &info, lines[sp.Name].info()
+			pi.Guest, pi.Line = &info, h.bad.info(sp.Name)
 		}
 		list = append(list, pi)
 	}

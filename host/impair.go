@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"hvnet/link/impair"
 	"hvnet/netvsp"
@@ -46,12 +47,23 @@ func ParseImpairment(text string) (port string, im Impairment, err error) {
 	return port, im, nil
 }
 
+// badLines are the lines of a host that are disturbed. The zero value has none.
+type badLines struct {
+	mu    sync.Mutex
+	rules map[string]Impairment // by name of the port
+	lines map[string]*badLine   // of those, the ones that are connected
+}
+
 // Impair disturbs the line of a guest's port from the next time on that a guest
 // connects to it. The zero Impairment ends that.
 func (h *Host) Impair(port string, im Impairment) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.impaired[port] = im
+	b := &h.bad
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rules == nil {
+		b.rules, b.lines = map[string]Impairment{}, map[string]*badLine{}
+	}
+	b.rules[port] = im
 }
 
 // badLine is a guest's port of the switch with what disturbs its line: sinks in
@@ -59,6 +71,7 @@ func (h *Host) Impair(port string, im Impairment) {
 type badLine struct {
 	netvsp.Port
 	to, from *impair.Sink
+	closed   func()
 }
 
 // WriteFrames takes frames from the guest.
@@ -78,31 +91,41 @@ func (l *badLine) Close() {
 		}
 	}
 	l.Port.Close()
+	l.closed()
 }
 
-// disturb connects a guest by a line that is disturbed as the port's Impairment
-// has it; by a plain one if there is none.
-func (h *Host) disturb(p *port, guest nic.Sink, connect func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
-	h.mu.Lock()
-	im := h.impaired[p.name]
-	h.mu.Unlock()
+// connect connects a guest to its port by a line that is disturbed as the port's
+// Impairment has it; by a plain one if there is none.
+func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
+	b.mu.Lock()
+	im := b.rules[port]
+	b.mu.Unlock()
+	if !im.ToGuest && !im.FromGuest {
+		return plain(guest)
+	}
 	l := &badLine{}
 	if im.ToGuest {
 		l.to = impair.New(im.Line, guest)
 		guest = l.to
 	}
-	port, err := connect(guest)
-	if err != nil || !im.ToGuest && !im.FromGuest {
-		return port, err
+	var err error
+	if l.Port, err = plain(guest); err != nil {
+		return nil, err
 	}
-	l.Port = port
 	if im.FromGuest {
 		im.Line.Seed++ // the two directions have chances of their own
-		l.from = impair.New(im.Line, port)
+		l.from = impair.New(im.Line, l.Port)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	p.line = l
+	l.closed = func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.lines[port] == l {
+			delete(b.lines, port)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lines[port] = l
 	return l, nil
 }
 
@@ -112,8 +135,11 @@ type LineInfo struct {
 	impair.Info
 }
 
-// info tells about both directions.
-func (l *badLine) info() (list []LineInfo) {
+// info tells about both directions of a port's line, nothing of a good one.
+func (b *badLines) info(port string) (list []LineInfo) {
+	b.mu.Lock()
+	l := b.lines[port]
+	b.mu.Unlock()
 	if l == nil {
 		return nil
 	}

@@ -50,11 +50,11 @@ func (e *end) Close()                         { e.closed = true }
 func TestDirections(t *testing.T) {
 	one := []nic.Frame{{Head: make([]byte, 60)}}
 	for _, c := range []struct{ to, from bool }{{}, {to: true}, {from: true}, {true, true}} {
-		h := New(Config{Impair: map[string]Impairment{"g1": {c.to, c.from, impair.Config{Loss: 1}}}})
+		h := New(Config{})
+		h.Impair("g1", Impairment{c.to, c.from, impair.Config{Loss: 1}})
 		var guest, outside end
 		var inward nic.Sink
-		p := &port{name: "g1"}
-		got, err := h.disturb(p, &guest, func(to nic.Sink) (netvsp.Port, error) {
+		got, err := h.bad.connect("g1", &guest, func(to nic.Sink) (netvsp.Port, error) {
 			inward = to
 			return &outside, nil
 		})
@@ -73,7 +73,7 @@ func TestDirections(t *testing.T) {
 			t.Errorf("%+v: the line is good: %v", c, good)
 		}
 		lost := uint64(0)
-		for _, l := range p.line.info() {
+		for _, l := range h.bad.info("g1") {
 			lost += l.Lost
 		}
 		if want := uint64(2 - outside.frames - guest.frames); lost != want {
@@ -82,6 +82,9 @@ func TestDirections(t *testing.T) {
 		got.Close()
 		if !outside.closed {
 			t.Errorf("%+v: the port is open", c)
+		}
+		if h.bad.info("g1") != nil {
+			t.Errorf("%+v: a line that is closed is told of", c)
 		}
 	}
 }

@@ -25,7 +25,6 @@ type hostFlags struct {
 	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
 	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
 	Uplink  []string `placeholder:"tap:IF" help:"Make a kernel interface IF and connect it to the switch, for this machine to take part. It takes root."`
-	Impair  []string `sep:"none" placeholder:"PORT:RULES" help:"Disturb the line of a guest's port, by rules such as loss=1%,delay=5ms,jitter=1ms,reorder=1%,dup=1%,corrupt=0.1%,fragment=5%,rate=100mbit,seed=7,dir=to-guest."`
 }
 
 // A hostPlan is what hostFlags ask for, checked before anything is made.
@@ -34,7 +33,6 @@ type hostPlan struct {
 	gateway    netstack.GatewayConfig
 	hasGateway bool
 	taps       []string // kernel interfaces to connect
-	impaired   map[string]host.Impairment
 }
 
 // plan checks the flags.
@@ -45,10 +43,7 @@ func (f *hostFlags) plan(log *slog.Logger) (p hostPlan, err error) {
 	if p.gateway, p.hasGateway, err = f.gateway(log); err != nil {
 		return p, err
 	}
-	if p.taps, err = f.uplinks(); err != nil {
-		return p, err
-	}
-	p.impaired, err = f.impairments()
+	p.taps, err = f.uplinks()
 	return p, err
 }
 
@@ -128,22 +123,6 @@ func (f *hostFlags) uplinks() (taps []string, err error) {
 		taps = append(taps, name)
 	}
 	return taps, nil
-}
-
-// impairments returns how the lines of guests' ports are disturbed.
-func (f *hostFlags) impairments() (map[string]host.Impairment, error) {
-	ports := map[string]host.Impairment{}
-	for _, text := range f.Impair {
-		port, im, err := host.ParseImpairment(text)
-		if err != nil {
-			return nil, usagef("--impair %s: %w", text, err)
-		}
-		if _, ok := ports[port]; ok {
-			return nil, usagef("--impair %s: the port %s has rules already", text, port)
-		}
-		ports[port] = im
-	}
-	return ports, nil
 }
 
 // guestFlags say what a guest is.

@@ -26,6 +26,7 @@ type hostCmd struct {
 type hostServeCmd struct {
 	Listen string `required:"" placeholder:"PATH" help:"Socket to make, on which guests attach."`
 	hostFlags
+	impairFlags
 	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
 	logFlags
 }
@@ -36,12 +37,17 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return usagef("--listen is empty: want the PATH of the socket to make")
 	}
 	log := c.logger()
+	bad, err := c.badLines()
+	if err != nil {
+		return err
+	}
 	plan, err := c.plan(log)
 	if err != nil {
 		return err
 	}
-	h := host.New(host.Config{Profile: plan.profile, Impair: plan.impaired, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Log: log})
 	defer closeIn(&err, h.Close)
+	bad.impair(h)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
 	if err != nil {
 		return err
@@ -126,21 +132,4 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 		return err
 	}
 	return printLines(w, ports)
-}
-
-// printLines prints a table of the lines that are disturbed, nothing if none is.
-func printLines(w io.Writer, ports []host.PortInfo) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	head := "\nPORT\tDIRECTION\tFRAMES\tLOST\tDOUBLED\tCORRUPTED\tREORDERED\tFRAGMENTS\tDELAYED\tOVERFLOWED"
-	for _, p := range ports {
-		for _, l := range p.Line {
-			if head != "" {
-				fmt.Fprintln(t, head)
-				head = ""
-			}
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", p.Switch.Name, l.Direction,
-				l.Frames, l.Lost, l.Doubled, l.Corrupted, l.Reordered, l.Fragments, l.Delayed, l.Overflowed)
-		}
-	}
-	return t.Flush()
 }

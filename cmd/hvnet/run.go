@@ -18,6 +18,7 @@ import (
 // runCmd is a host, a guest and a namespace with eth0 in one process.
 type runCmd struct {
 	hostFlags
+	impairFlags
 	guestFlags
 	logFlags
 	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"What to run inside; default: a shell. It finds HVNET_IFACE, HVNET_ADDR, HVNET_GATEWAY and HVNET_GATEWAY6 in its environment."`
@@ -26,6 +27,10 @@ type runCmd struct {
 // Run runs the command and returns its exit status.
 func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	log := c.logger()
+	bad, err := c.badLines()
+	if err != nil {
+		return err
+	}
 	plan, err := c.plan(log)
 	if err != nil {
 		return err
@@ -55,8 +60,9 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Impair: plan.impaired, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Log: log})
 	defer closeIn(&err, h.Close)
+	bad.impair(h)
 	if err := plan.connect(h); err != nil {
 		return err
 	}
