@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -31,7 +32,7 @@ func main() {
 	}
 	seed := flag.Uint64("seed", rand.Uint64N(1_000_000), "chooses the events; by default another each time")
 	length := flag.Duration("time", 30*time.Minute, "how long")
-	verbose := flag.Bool("v", false, "print each event")
+	verbose := flag.Bool("v", false, "print each event, and what the host logs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,9 +51,9 @@ func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, 
 	say := func(format string, a ...any) {
 		fmt.Fprintf(out, "%7.1fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, a...))
 	}
-	log := func(string, ...any) {}
+	log, hostLog := func(string, ...any) {}, slog.New(slog.DiscardHandler)
 	if verbose {
-		log = say
+		log, hostLog = say, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	say("seed %d, %v", seed, length)
 	if err := wakeRuntime(); err != nil {
@@ -68,7 +69,7 @@ func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, 
 	}
 	defer os.RemoveAll(dir)
 	all := context.WithoutCancel(ctx) // what has begun is ended in order
-	w, err := newWorld(all, dir, seed, log)
+	w, err := newWorld(all, dir, seed, log, hostLog)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -40,8 +41,8 @@ type world struct {
 }
 
 // newWorld starts a host in a directory and lets all guests join.
-func newWorld(ctx context.Context, dir string, seed uint64, log func(string, ...any)) (w *world, err error) {
-	w = &world{rand: rand.New(rand.NewPCG(seed, 0)), host: host.New(host.Config{}), path: filepath.Join(dir, "s"),
+func newWorld(ctx context.Context, dir string, seed uint64, log func(string, ...any), hostLog *slog.Logger) (w *world, err error) {
+	w = &world{rand: rand.New(rand.NewPCG(seed, 0)), host: host.New(host.Config{Log: hostLog}), path: filepath.Join(dir, "s"),
 		log: log, accepted: make(chan error, 1), done: map[string]int{}}
 	if w.listener, err = w.host.Listen(w.path, attach.ListenConfig{}); err != nil {
 		return nil, err
@@ -162,6 +163,7 @@ func (w *world) settle(ctx context.Context) error {
 			return err
 		}
 	}
+	before := w.wrongs()
 	for _, m := range w.members {
 		if err := w.ask(ctx, m, command{"counted", counted}); err != nil {
 			return err
@@ -185,28 +187,40 @@ func (w *world) settle(ctx context.Context) error {
 			pause(ctx, 10*time.Millisecond)
 		}
 	}
-	for busy := ""; ; {
-		if busy = w.busy(); busy == "" {
+	for name, n := range w.wrongs() {
+		if n != before[name] {
+			return fmt.Errorf("%s broke %d rules, or as many of its sends were refused", name, n-before[name])
+		}
+	}
+	for {
+		held := w.held()
+		if held == "" {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return errors.New(busy)
+			return errors.New(held)
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
 }
 
-// busy says what the guests have not given back, "" if nothing.
-func (w *world) busy() string {
+// wrongs returns how often each guest has broken a rule or was refused a send, as
+// its host sees it. What is under way when a guest or its NIC goes may count too.
+func (w *world) wrongs() map[string]uint64 {
+	n := map[string]uint64{}
 	for _, p := range w.host.Ports() {
-		if p.Guest == nil {
-			continue
+		if p.Guest != nil {
+			n[p.Switch.Name] = p.Guest.Faults + p.Guest.Failures
 		}
-		if n := p.Guest.SectionsInUse; n > 0 {
-			return fmt.Sprintf("%s has not given %d receive sections back", p.Switch.Name, n)
-		}
-		if p.Guest.Faults > 0 || p.Guest.Failures > 0 {
-			return fmt.Sprintf("%s broke %d rules, %d of its sends were refused", p.Switch.Name, p.Guest.Faults, p.Guest.Failures)
+	}
+	return n
+}
+
+// held says what the guests have not given back, "" if nothing.
+func (w *world) held() string {
+	for _, p := range w.host.Ports() {
+		if p.Guest != nil && p.Guest.SectionsInUse > 0 {
+			return fmt.Sprintf("%s has not given %d receive sections back", p.Switch.Name, p.Guest.SectionsInUse)
 		}
 	}
 	return ""
