@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -48,6 +49,7 @@ const reportEvery = 10 * time.Second
 // soak is one run. It ends early, and still with all its checks, when ctx does.
 func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, out io.Writer) (err error) {
 	start := time.Now()
+	out = &oneAtATime{w: out}
 	say := func(format string, a ...any) {
 		fmt.Fprintf(out, "%7.1fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, a...))
 	}
@@ -90,6 +92,18 @@ func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, 
 	after, err := used()
 	say("all came back: before %v; after %v", before, after)
 	return err
+}
+
+// oneAtATime is a writer for several goroutines.
+type oneAtATime struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (o *oneAtATime) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(b)
 }
 
 // run lets things happen until the end, and reports.
