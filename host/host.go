@@ -38,6 +38,8 @@ var ErrClosing = errors.New("the host is closing")
 type Config struct {
 	// Profile is the host release to be; the zero value is the default one.
 	Profile profile.Profile
+	// Monitor has guests signal by monitor page, see [vmbushost.Config].
+	Monitor bool
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -153,7 +155,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 		func(sink nic.Sink) (netvsp.Port, error) {
 			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 		})
-	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
+	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log})
 	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
 	if err != nil {
 		return nil, nil, err
