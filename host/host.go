@@ -51,6 +51,7 @@ type Host struct {
 
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
+	links    map[string]portLink
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
@@ -73,7 +74,7 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}}
+	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}, links: map[string]portLink{}}
 }
 
 // Profile returns the release that the host is.
@@ -155,6 +156,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 		func(sink nic.Sink) (netvsp.Port, error) {
 			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 		})
+	h.links[p.name].apply(p.dev)
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log})
 	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
 	if err != nil {

@@ -280,6 +280,7 @@ func (s *session) prepareOffload(ctx context.Context) error {
 
 // askLink asks for the state of the link. Later changes are indicated.
 func (s *session) askLink(ctx context.Context) error {
+	s.n.link.forget() // what was indicated before is older than the answers
 	state := nic.LinkState{Up: true}
 	v, err := s.query32(ctx, rndis.OIDMediaConnectStatus)
 	switch {

@@ -275,42 +275,6 @@ func TestStats(t *testing.T) {
 	}
 }
 
-func TestLink(t *testing.T) {
-	h := newFakeHost()
-	n := open(t, h, Config{})
-	states := make(chan nic.LinkState, 10)
-	n.OnLink(func(s nic.LinkState) { states <- s })
-	expect := func(want nic.LinkState) {
-		t.Helper()
-		select {
-		case got := <-states:
-			if got != want {
-				t.Fatalf("link %+v, want %+v", got, want)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("no change of the link to %+v", want)
-		}
-	}
-	tell := func(s rndis.Status, info []byte) {
-		h.queue(0).indicate(rndis.IndicateStatus{Status: s, Info: info}.Append(nil))
-	}
-	expect(nic.LinkState{Up: true, Mbps: 40000})
-	tell(rndis.StatusMediaDisconnect, nil)
-	expect(nic.LinkState{Mbps: 40000})
-	tell(rndis.StatusMediaConnect, nil)
-	expect(nic.LinkState{Up: true, Mbps: 40000})
-	tell(rndis.StatusLinkSpeedChange, rndis.AppendUint32(nil, rndis.LinkSpeed(10000)))
-	expect(nic.LinkState{Up: true, Mbps: 10000})
-	tell(rndis.StatusNetworkChange, nil)
-	expect(nic.LinkState{Mbps: 10000})
-	expect(nic.LinkState{Up: true, Mbps: 10000})
-	tell(rndis.StatusLinkSpeedChange, []byte{1})
-	expect(nic.LinkState{Up: true, Mbps: 10000})
-	if got := n.Link(); got != (nic.LinkState{Up: true, Mbps: 10000}) {
-		t.Errorf("Link: %+v", got)
-	}
-}
-
 // TestReconfigure changes everything that can be: the path is the same for all.
 func TestReconfigure(t *testing.T) {
 	h := newFakeHost()

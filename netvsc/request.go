@@ -221,7 +221,7 @@ func (s *session) control(h rndis.Header, front, m []byte) bool {
 		if err != nil {
 			return false
 		}
-		s.n.indicated(in)
+		s.n.link.indicate(in)
 		return true
 	case rndis.TypeInitializeComplete, rndis.TypeQueryComplete, rndis.TypeSetComplete:
 		id, ok := rndis.RequestID(front[:min(len(front), int(h.Length))])

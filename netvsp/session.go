@@ -9,7 +9,6 @@ import (
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
-	"hvnet/rndis"
 	"hvnet/vmbus/channel"
 )
 
@@ -248,22 +247,4 @@ func (s *session) handleRNDIS(msg []byte) (status nvsp.Status) {
 		return nvsp.StatusFail
 	}
 	return nvsp.StatusSuccess
-}
-
-// link changes the state of the link and tells the guest.
-func (s *session) link(l nic.LinkState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.rndis.link
-	s.rndis.link = l
-	if !s.rndis.initialized || was.Up == l.Up {
-		return
-	}
-	m := rndis.IndicateStatus{Status: rndis.StatusMediaDisconnect}
-	if l.Up {
-		m.Status = rndis.StatusMediaConnect
-	}
-	q := s.primary()
-	q.reply(m.Append(nil))
-	q.ch.Wake()
 }

@@ -52,6 +52,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
 		"ports": func(context.Context, []byte) (any, error) { return h.Ports(), nil },
+		"link":  linkHandler(h),
 	})
 	if err != nil {
 		return err
@@ -73,6 +74,7 @@ type hostCtlCmd struct {
 type hostCtlPath struct {
 	Path  string       `arg:"" help:"Socket of the host."`
 	Ports hostPortsCmd `cmd:"" help:"List the ports of the switch."`
+	Link  hostLinkCmd  `cmd:"" help:"Change the link of a guest's port: up, down, to another network, or to another speed."`
 }
 
 // hostPortsCmd lists ports.
