@@ -97,6 +97,8 @@ type NIC struct {
 	gate    sync.RWMutex
 	flowing bool // under gate: senders may use the session
 
+	suspended atomic.Bool // changed by the owner
+
 	session atomic.Pointer[session] // the last one attached; never nil
 	sink    atomic.Pointer[nic.Sink]
 	count   counter.Set
@@ -221,7 +223,7 @@ type Info struct {
 	TxSections, TxSize int // of the send buffer
 	MaxPackets         int // frames in one send
 	Link               nic.LinkState
-	Up                 bool
+	Up, Suspended      bool
 }
 
 // Info returns what was negotiated.
@@ -232,7 +234,7 @@ func (n *NIC) Info() Info {
 		MAC: s.mac, MTU: s.mtu, Name: s.name, Channels: len(s.queues),
 		RxSections: s.rxSections, RxSize: s.rxSectionSize,
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
-		Link: n.Link(), Up: n.sink.Load() != nil,
+		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),
 	}
 }
 

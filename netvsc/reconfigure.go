@@ -38,6 +38,9 @@ func (n *NIC) own(ctx context.Context) (release func(), err error) {
 // If neither attaches, the NIC stays without a device; another change of settings
 // tries again.
 func (n *NIC) reconfigure(ctx context.Context, want settings) error {
+	if n.suspended.Load() {
+		return errSuspended
+	}
 	if err := n.detach(ctx); err != nil {
 		return err
 	}
