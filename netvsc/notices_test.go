@@ -1,13 +1,11 @@
 package netvsc
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
 	"hvnet/counter"
 	"hvnet/nvsp"
-	"hvnet/rndis"
 	"hvnet/vmbus"
 )
 
@@ -51,30 +49,5 @@ func TestTrapNoticesAreNotAnswered(t *testing.T) {
 	alive(t, h, n, r) // and the host has seen nothing that it does not know
 	if got := n.count.Load(counter.HostBadMessage); got != 0 {
 		t.Errorf("host_bad_message is %d", got)
-	}
-}
-
-// Hosts go on for a moment after HALT: that is no reason not to close.
-func TestTrapMessagesAfterHalt(t *testing.T) {
-	h := newFakeHost()
-	n := open(t, h, Config{Queues: 2})
-	up(t, n)
-	halted := false
-	h.mu.Lock()
-	h.onControl = func(q *fakeQueue, typ rndis.MessageType, m []byte, tid uint64) bool {
-		if typ == rndis.TypeHalt {
-			halted = true
-			q.indicate(rndis.IndicateStatus{Status: rndis.StatusMediaDisconnect}.Append(nil))
-			q.indicate(rndis.QueryComplete{RequestID: 1000}.Append(nil))
-			q.indicate(packetMessage(frame(1, 60), nil))
-		}
-		return false
-	}
-	h.mu.Unlock()
-	if err := n.Close(context.Background()); err != nil {
-		t.Error(err)
-	}
-	if !halted {
-		t.Error("no HALT")
 	}
 }
