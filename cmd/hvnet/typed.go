@@ -32,7 +32,8 @@ var clearer = []struct {
 	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
 	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
 	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports"},
-	{regexp.MustCompile(`^expected "ports"$`), "missing what to ask the host: ports"},
+	{regexp.MustCompile(`^expected one of ("ports".*)$`), "missing what to ask the host: $1"},
+	{regexp.MustCompile(`^expected (?:"<state> <port>"|"<port>")$`), "missing what to do to a port's link, and the PORT: up web, for example"},
 	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
 }
 
@@ -71,6 +72,8 @@ func called(c *kong.Node) string {
 		return "host"
 	case "host ctl <path> ports":
 		return "host ctl"
+	case "host ctl <path> link":
+		return "host ctl PATH link"
 	}
 	return c.Path()
 }
@@ -84,11 +87,14 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
                               namespace, with CMD or a shell in it.
   hvnet host --listen PATH    An emulated Hyper-V network host for guests to
                               attach to, until Ctrl-C.
-  hvnet host ctl PATH ports   What is connected to a running host.
+  hvnet host ctl PATH ports   What is connected to a running host; link in place
+                              of ports: pull and plug a guest's cable.
   hvnet up PATH               A guest of that host, its NIC as a kernel
                               interface here, until Ctrl-C.
   hvnet ethtool ...           ethtool's own command line, for interfaces that
                               run or up made.
+  hvnet suspend [IF]          Put such an interface's NIC to sleep; hvnet resume
+                              wakes it with the settings that it had.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
@@ -98,9 +104,12 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
 var usages = map[string]string{
 	"run":                   "hvnet run [flags] [--] [CMD ...]",
 	"host serve":            "hvnet host --listen=PATH [flags]",
-	"host ctl":              "hvnet host ctl PATH ports",
+	"host ctl":              "hvnet host ctl PATH ports | link",
 	"host ctl <path> ports": "hvnet host ctl PATH ports",
+	"host ctl <path> link":  "hvnet host ctl PATH link up|down|move|MBPS PORT",
 	"up":                    "hvnet up PATH [flags]",
+	"suspend":               "hvnet suspend [IF]",
+	"resume":                "hvnet resume [IF]",
 }
 
 // help prints the help of a command, or of what the command does by default. That
