@@ -121,6 +121,21 @@ func TestMonitorPause(t *testing.T) {
 	}
 }
 
+func TestMonitorDoesNotAllocate(t *testing.T) {
+	page := make([]byte, PageSize)
+	m := NewMonitor(page)
+	m.Enable(77, 77, time.Millisecond)
+	seen := 0
+	signal := func(uint8) { seen++ }
+	if n := testing.AllocsPerRun(100, func() {
+		TriggerMonitor(page, 77)
+		m.take(signal)
+		m.latency()
+	}); n != 0 || seen != 101 {
+		t.Errorf("%v allocations, %d signals", n, seen)
+	}
+}
+
 // Every trigger is seen, also by a host that looks just then.
 func TestMonitorRun(t *testing.T) {
 	page := make([]byte, PageSize)
