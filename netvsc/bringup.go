@@ -298,6 +298,6 @@ func (s *session) askLink(ctx context.Context) error {
 			return err
 		}
 	}
-	s.n.link.set(state)
+	s.n.link.found(state)
 	return nil
 }

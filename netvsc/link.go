@@ -52,12 +52,10 @@ func (n *NIC) OnLink(f func(nic.LinkState)) {
 	n.link.tell()
 }
 
-// set changes the state without an event.
+// set changes the state without an event. Events that wait are void.
 func (l *link) set(s nic.LinkState) {
-	l.mu.Lock()
-	l.state, l.news = s, true
-	l.mu.Unlock()
-	l.tell()
+	l.forget()
+	l.found(s)
 }
 
 // forget drops the events that wait: whoever calls it is about to ask for the state.
@@ -65,6 +63,14 @@ func (l *link) forget() {
 	l.mu.Lock()
 	l.events = nil
 	l.mu.Unlock()
+}
+
+// found takes the host's answer. What was indicated since it was asked is newer.
+func (l *link) found(s nic.LinkState) {
+	l.mu.Lock()
+	l.state, l.news = s, true
+	l.mu.Unlock()
+	l.tell()
 }
 
 func (l *link) tell() {

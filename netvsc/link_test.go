@@ -138,9 +138,22 @@ func TestLinkForget(t *testing.T) {
 	l.init()
 	l.indicate(rndis.IndicateStatus{Status: disconnect})
 	l.forget()
-	l.set(linkUp)
+	l.found(linkUp)
 	if wait := l.handle(time.Now()); wait != 0 || l.state != linkUp {
 		t.Errorf("link %+v, wait %v", l.state, wait)
+	}
+	// What comes between question and answer is newer than the answer.
+	l.forget()
+	l.indicate(rndis.IndicateStatus{Status: disconnect})
+	l.found(linkUp)
+	if l.handle(time.Now()); l.state != linkDown {
+		t.Errorf("link %+v after it was taken down", l.state)
+	}
+	// And what waits when the device is lost is void.
+	l.indicate(rndis.IndicateStatus{Status: connect})
+	l.set(nic.LinkState{})
+	if l.handle(time.Now().Add(time.Hour)); l.state != (nic.LinkState{}) {
+		t.Errorf("link %+v of a lost device", l.state)
 	}
 }
 

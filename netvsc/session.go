@@ -91,7 +91,6 @@ func (s *session) broken() bool {
 func (s *session) fail(err error) {
 	s.failOnce.Do(func() {
 		s.err = fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, err)
-		s.n.link.forget()
 		s.n.link.set(nic.LinkState{})
 		close(s.failed)
 		s.n.log.Error("netvsc: device lost", "err", err)

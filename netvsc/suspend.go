@@ -27,7 +27,6 @@ func (n *NIC) Suspend(ctx context.Context) error {
 		return fmt.Errorf("netvsc: suspend: %w", err)
 	}
 	n.suspended.Store(true)
-	n.link.forget()
 	n.link.set(nic.LinkState{})
 	n.log.Info("netvsc: device suspended")
 	return nil
