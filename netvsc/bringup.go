@@ -13,7 +13,7 @@ import (
 // attach brings the device up with the given settings. On failure nothing is left
 // behind.
 func (n *NIC) attach(ctx context.Context, want settings) (*session, error) {
-	s := &session{n: n, want: want, failed: make(chan struct{}), drained: make(chan struct{}, 1)}
+	s := &session{n: n, dev: n.dev, want: want, failed: make(chan struct{}), drained: make(chan struct{}, 1)}
 	err := s.bringUp(ctx)
 	if err == nil {
 		return s, nil
@@ -66,7 +66,7 @@ func (s *session) openPrimary(ctx context.Context) error {
 func (s *session) openQueue(ctx context.Context, index int) error {
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
-	ch, err := s.n.dev.Open(ctx, index, index%s.n.dev.VPs(), s.n.ringBytes)
+	ch, err := s.dev.Open(ctx, index, index%s.dev.VPs(), s.n.ringBytes)
 	if err != nil {
 		return fmt.Errorf("open channel %d: %w", index, err)
 	}
