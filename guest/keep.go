@@ -1,0 +1,191 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"hvnet/hv"
+	"hvnet/netvsc"
+	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
+	vmbusguest "hvnet/vmbus/guest"
+)
+
+// Why a guest's NIC has no device, besides netvsc.ErrSilent. See [Guest.OnChange].
+var (
+	ErrHostGone  = errors.New("the host is gone")
+	ErrTakenAway = errors.New("the host has taken the NIC away")
+)
+
+// An attachment is one connection to a host.
+type attachment struct {
+	part hv.Partition
+	bus  *vmbusguest.Bus
+	dev  channel.Device
+}
+
+// connect joins the bus of the host on the other side of p, which it owns, and takes
+// the NIC there.
+func connect(ctx context.Context, p hv.Partition, log *slog.Logger) (*attachment, error) {
+	bus, err := vmbusguest.Connect(ctx, p, vmbusguest.Config{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	at := &attachment{part: p, bus: bus}
+	if at.dev, err = bus.Device(ctx, vmbus.ClassNIC); err != nil {
+		return nil, errors.Join(err, at.close())
+	}
+	return at, nil
+}
+
+// close ends the attachment. The NIC has let go of the device.
+func (at *attachment) close() error { return errors.Join(at.bus.Close(), at.part.Close()) }
+
+// OnChange has f called when the NIC has lost its device, with the reason
+// (ErrHostGone, ErrTakenAway, netvsc.ErrSilent or what went wrong), and with nil when
+// it is back. f is called with the state now, too. There is one f; it must not call
+// the guest's methods.
+func (g *Guest) OnChange(f func(lost error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.onChange = f
+	f(g.lost)
+}
+
+func (g *Guest) change(lost error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lost = lost
+	if g.onChange != nil {
+		g.onChange(lost)
+	}
+}
+
+// keep gives the NIC a device again whenever it has lost it, until the guest is
+// closed or there is no way to the host any more.
+func (g *Guest) keep() {
+	defer close(g.ended)
+	for {
+		select {
+		case why := <-g.NIC.Lost():
+			if !g.restore(why) {
+				return
+			}
+		case <-g.ctx.Done():
+			return
+		}
+	}
+}
+
+// restore waits for the device to be offered again, where it was only taken away, or
+// attaches anew. It returns false when that is of no use any more.
+func (g *Guest) restore(why error) bool {
+	for {
+		select {
+		case <-g.at.part.Done():
+			why = ErrHostGone
+		default:
+			switch {
+			case errors.Is(why, channel.ErrRescinded):
+				why = ErrTakenAway
+			case errors.Is(why, netvsc.ErrSilent):
+				why = netvsc.ErrSilent
+			}
+		}
+		g.change(why)
+		if why != ErrTakenAway {
+			break
+		}
+		if why = g.retake(); why == nil {
+			g.change(nil)
+			return true
+		}
+		if g.ctx.Err() != nil {
+			return false
+		}
+	}
+	g.abandon()
+	if g.dial == nil {
+		return false
+	}
+	if !g.redial() {
+		return false
+	}
+	g.change(nil)
+	return true
+}
+
+// retake waits for the device on the same bus.
+func (g *Guest) retake() error {
+	defer context.AfterFunc(g.ctx, g.at.part.Leave)()
+	// The host offers the device again when nothing of the old one is left.
+	if err := g.NIC.Detach(g.ctx); err != nil {
+		return err
+	}
+	dev, err := g.at.bus.Device(g.ctx, vmbus.ClassNIC)
+	if err != nil {
+		return err
+	}
+	g.at.dev = dev
+	return g.NIC.Reattach(g.ctx, dev)
+}
+
+// abandon ends the attachment, whatever the host says.
+func (g *Guest) abandon() {
+	g.at.part.Leave()
+	<-g.at.dev.Rescinded() // by the partition's end
+	// Also if the guest is being closed: the memory goes next. There is nobody to
+	// wait for, and no error but that the NIC is closed.
+	g.NIC.Detach(context.Background())
+	g.at.close()
+	g.at = nil
+}
+
+// The pause between attempts to attach.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 500 * time.Millisecond
+)
+
+// redial attaches until it works, and returns false if guest or NIC are closed before.
+func (g *Guest) redial() bool {
+	said := ""
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		at, err := g.attempt()
+		if err == nil {
+			g.at = at
+			return true
+		}
+		if errors.Is(err, netvsc.ErrClosed) {
+			return false
+		}
+		if g.cfg.Log != nil && err.Error() != said {
+			said = err.Error()
+			g.cfg.Log.Info("attach anew", "err", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-g.ctx.Done():
+			return false
+		}
+	}
+}
+
+// attempt attaches once, and goes on with the NIC there.
+func (g *Guest) attempt() (*attachment, error) {
+	p, err := g.dial(g.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(g.ctx, p.Leave)()
+	at, err := connect(g.ctx, p, g.cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.NIC.Reattach(g.ctx, at.dev); err != nil {
+		return nil, errors.Join(err, at.close())
+	}
+	return at, nil
+}
