@@ -83,17 +83,7 @@ func (g *Guest) keep() {
 // attaches anew. It returns false when that is of no use any more.
 func (g *Guest) restore(why error) bool {
 	for {
-		select {
-		case <-g.at.part.Done():
-			why = ErrHostGone
-		default:
-			switch {
-			case errors.Is(why, channel.ErrRescinded):
-				why = ErrTakenAway
-			case errors.Is(why, netvsc.ErrSilent):
-				why = netvsc.ErrSilent
-			}
-		}
+		why = g.reason(why)
 		g.change(why)
 		if why != ErrTakenAway {
 			break
@@ -115,6 +105,27 @@ func (g *Guest) restore(why error) bool {
 	}
 	g.change(nil)
 	return true
+}
+
+// reason finds out what an error of the NIC comes from.
+func (g *Guest) reason(err error) error {
+	gone := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	switch {
+	case gone(g.at.part.Done()):
+		return ErrHostGone
+	case gone(g.at.dev.Rescinded()), errors.Is(err, channel.ErrRescinded):
+		return ErrTakenAway
+	case errors.Is(err, netvsc.ErrSilent):
+		return netvsc.ErrSilent
+	}
+	return err
 }
 
 // retake waits for the device on the same bus.
