@@ -29,7 +29,9 @@ type attachment struct {
 // connect joins the bus of the host on the other side of p, which it owns, and takes
 // the NIC there.
 func connect(ctx context.Context, p hv.Partition, log *slog.Logger) (*attachment, error) {
-	bus, err := vmbusguest.Connect(ctx, p, vmbusguest.Config{Log: log})
+	soon, done := bounded(ctx, p)
+	bus, err := vmbusguest.Connect(soon, p, vmbusguest.Config{Log: log})
+	done()
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +40,21 @@ func connect(ctx context.Context, p hv.Partition, log *slog.Logger) (*attachment
 		return nil, errors.Join(err, at.close())
 	}
 	return at, nil
+}
+
+// answerTime bounds a conversation with the host that takes some milliseconds.
+const answerTime = 10 * time.Second
+
+// bounded returns a context for such a conversation. When it takes too long, or ctx
+// ends, the host is left: it is as if it was gone then, and nobody waits for its
+// answers any more, not even to tidy up.
+func bounded(ctx context.Context, p hv.Partition) (soon context.Context, done func()) {
+	soon, cancel := context.WithTimeout(ctx, answerTime)
+	stop := context.AfterFunc(soon, p.Leave)
+	return soon, func() {
+		stop()
+		cancel()
+	}
 }
 
 // close ends the attachment. The NIC has let go of the device.
@@ -130,9 +147,11 @@ func (g *Guest) reason(err error) error {
 
 // retake waits for the device on the same bus.
 func (g *Guest) retake() error {
-	defer context.AfterFunc(g.ctx, g.at.part.Leave)()
 	// The host offers the device again when nothing of the old one is left.
-	if err := g.NIC.Detach(g.ctx); err != nil {
+	soon, done := bounded(g.ctx, g.at.part)
+	err := g.NIC.Detach(soon)
+	done()
+	if err != nil {
 		return err
 	}
 	dev, err := g.at.bus.Device(g.ctx, vmbus.ClassNIC)
@@ -140,7 +159,9 @@ func (g *Guest) retake() error {
 		return err
 	}
 	g.at.dev = dev
-	return g.NIC.Reattach(g.ctx, dev)
+	soon, done = bounded(g.ctx, g.at.part)
+	defer done()
+	return g.NIC.Reattach(soon, dev)
 }
 
 // abandon ends the attachment, whatever the host says.
@@ -190,12 +211,13 @@ func (g *Guest) attempt() (*attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(g.ctx, p.Leave)()
 	at, err := connect(g.ctx, p, g.cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.NIC.Reattach(g.ctx, at.dev); err != nil {
+	soon, done := bounded(g.ctx, p)
+	defer done()
+	if err := g.NIC.Reattach(soon, at.dev); err != nil {
 		return nil, errors.Join(err, at.close())
 	}
 	return at, nil
