@@ -160,8 +160,17 @@ func (g *Guest) retake() error {
 	}
 	g.at.dev = dev
 	soon, done = bounded(g.ctx, g.at.part)
-	defer done()
-	return g.NIC.Reattach(soon, dev)
+	err = g.NIC.Reattach(soon, dev)
+	done()
+	if err != nil {
+		// A host that is just taking the device away again refuses before it says so.
+		select {
+		case <-dev.Rescinded():
+		case <-time.After(lastPause):
+		case <-g.ctx.Done():
+		}
+	}
+	return err
 }
 
 // abandon ends the attachment, whatever the host says.

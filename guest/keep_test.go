@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"hvnet/guest"
 	"hvnet/host"
 	"hvnet/hv"
@@ -18,12 +16,9 @@ import (
 	"hvnet/nic"
 )
 
-const patience = 20 * time.Second
-
 // newGuest returns a guest called g1, with an IP stack, of a host with a gateway.
 func newGuest(t *testing.T) (*host.Host, *guest.Guest, *netstack.Host) {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
 	h := host.New(host.Config{})
 	if err := h.AddGateway(netstack.GatewayConfig{MAC: nic.MAC{0, 0x15, 0x5d, 0, 0, 1}, IPv4: netip.MustParsePrefix("198.18.0.1/24")}); err != nil {
 		t.Fatal(err)
@@ -95,15 +90,10 @@ func changes(g *guest.Guest) <-chan error {
 	return told
 }
 
-func await(t *testing.T, told <-chan error, want error) {
+func awaitChange(t *testing.T, told <-chan error, want error) {
 	t.Helper()
-	select {
-	case err := <-told:
-		if !errors.Is(err, want) {
-			t.Fatalf("told %v, want %v", err, want)
-		}
-	case <-time.After(patience):
-		t.Fatalf("not told %v", want)
+	if err := await(t, told, "a change"); !errors.Is(err, want) {
+		t.Fatalf("told %v, want %v", err, want)
 	}
 }
 
@@ -111,13 +101,13 @@ func await(t *testing.T, told <-chan error, want error) {
 func TestTakenAway(t *testing.T) {
 	h, g, stack := newGuest(t)
 	told := changes(g)
-	await(t, told, nil)
+	awaitChange(t, told, nil)
 	ping(t, stack)
 	for range 3 {
 		if err := h.Rescind("g1"); err != nil {
 			t.Fatal(err)
 		}
-		await(t, told, guest.ErrTakenAway)
+		awaitChange(t, told, guest.ErrTakenAway)
 		if g.NIC.Link().Up {
 			t.Error("the link is up")
 		}
@@ -127,7 +117,7 @@ func TestTakenAway(t *testing.T) {
 		if err := h.Offer("g1"); err != nil {
 			t.Fatal(err)
 		}
-		await(t, told, nil)
+		awaitChange(t, told, nil)
 		ping(t, stack)
 		if err := h.Offer("g1"); err == nil {
 			t.Error("given back twice")
@@ -141,7 +131,8 @@ func TestTakenAway(t *testing.T) {
 // TestStorm takes the NIC away and gives it back at any moment, in the middle of
 // traffic and of bring-up.
 func TestStorm(t *testing.T) {
-	h, _, stack := newGuest(t)
+	h, g, stack := newGuest(t)
+	g.OnChange(func(lost error) { t.Logf("lost: %v", lost) })
 	talking, stop := context.WithCancel(t.Context())
 	var talk sync.WaitGroup
 	for range 4 {
@@ -174,28 +165,24 @@ func TestStorm(t *testing.T) {
 func TestCloseWithoutNIC(t *testing.T) {
 	h, g, _ := newGuest(t)
 	told := changes(g)
-	await(t, told, nil)
+	awaitChange(t, told, nil)
 	if err := h.Rescind("g1"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, told, guest.ErrTakenAway)
+	awaitChange(t, told, guest.ErrTakenAway)
 }
 
 // TestHostGoneForGood ends the only host that a guest can have.
 func TestHostGoneForGood(t *testing.T) {
 	h, g, _ := newGuest(t)
 	told := changes(g)
-	await(t, told, nil)
+	awaitChange(t, told, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := h.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for err := error(nil); !errors.Is(err, guest.ErrHostGone); {
-		select {
-		case err = <-told:
-		case <-time.After(patience):
-			t.Fatal("not told")
-		}
+		err = await(t, told, "the end of the host")
 	}
 }
