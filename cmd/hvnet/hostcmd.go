@@ -80,6 +80,20 @@ type hostCtlPath struct {
 	Offer   hostOfferCmd   `cmd:"" help:"Give the NIC of a port back to its guest."`
 }
 
+// ask calls a method of the host.
+func (p *hostCtlPath) ask(ctx context.Context, method string, args, result any) error {
+	err := control.Call(ctx, ctlPath(p.Path), method, args, result)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no host runs at %s", p.Path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("ask the host at %s: permission denied: only its own user and root may", p.Path)
+	case err != nil:
+		return fmt.Errorf("ask the host at %s: %w", p.Path, err)
+	}
+	return nil
+}
+
 // portArgs is what commands about one port take.
 type portArgs struct {
 	Port string `arg:"" help:"Name of the port."`
@@ -101,7 +115,7 @@ type hostRescindCmd struct{ portArgs }
 
 // Run has the host rescind the NIC's channels.
 func (r *hostRescindCmd) Run(ctx context.Context, c *commands) error {
-	return control.Call(ctx, ctlPath(c.Host.Ctl.Path.Path), "rescind", r.portArgs, nil)
+	return c.Host.Ctl.Path.ask(ctx, "rescind", r.portArgs, nil)
 }
 
 // hostOfferCmd gives it back.
@@ -109,7 +123,7 @@ type hostOfferCmd struct{ portArgs }
 
 // Run has the host offer the NIC again.
 func (o *hostOfferCmd) Run(ctx context.Context, c *commands) error {
-	return control.Call(ctx, ctlPath(c.Host.Ctl.Path.Path), "offer", o.portArgs, nil)
+	return c.Host.Ctl.Path.ask(ctx, "offer", o.portArgs, nil)
 }
 
 // hostPortsCmd lists ports.
@@ -118,15 +132,8 @@ type hostPortsCmd struct{}
 // Run prints the ports of the host's switch and what was lost at each.
 func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
 	var ports []host.PortInfo
-	path := c.Host.Ctl.Path.Path
-	err := control.Call(ctx, ctlPath(path), "ports", nil, &ports)
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no host runs at %s", path)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("ask the host at %s: permission denied: only its own user and root may", path)
-	case err != nil:
-		return fmt.Errorf("ask the host at %s: %w", path, err)
+	if err := c.Host.Ctl.Path.ask(ctx, "ports", nil, &ports); err != nil {
+		return err
 	}
 	return printPorts(s.out, ports)
 }
