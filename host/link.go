@@ -1,14 +1,10 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 
 	"hvnet/netvsp"
 )
-
-// ErrNoPort is returned for a port that no guest has.
-var ErrNoPort = errors.New("no guest has such a port")
 
 // A portLink is what was done to the link of a port. The host keeps it when the
 // guest goes, for the guest that comes next.
@@ -28,7 +24,7 @@ func (l portLink) apply(dev *netvsp.Device) {
 }
 
 // SetLink takes the link of a guest's port up or down, as plugging or pulling the
-// cable does. The error is ErrNoPort if no guest has the port, nor had it when its
+// cable does. The error is ErrNoGuest if no guest has the port, nor had it when its
 // link was changed before.
 func (h *Host) SetLink(port string, up bool) error {
 	return h.relink(port, func(l *portLink) { l.down = !up })
@@ -46,7 +42,7 @@ func (h *Host) NetworkChange(port string) error {
 	defer h.mu.Unlock()
 	p := h.ports[port]
 	if p == nil {
-		return fmt.Errorf("port %s: %w", port, ErrNoPort)
+		return fmt.Errorf("port %s: %w", port, ErrNoGuest)
 	}
 	p.dev.NetworkChange()
 	return nil
@@ -58,7 +54,7 @@ func (h *Host) relink(port string, change func(*portLink)) error {
 	l, known := h.links[port]
 	p := h.ports[port]
 	if p == nil && !known {
-		return fmt.Errorf("port %s: %w", port, ErrNoPort)
+		return fmt.Errorf("port %s: %w", port, ErrNoGuest)
 	}
 	change(&l)
 	h.links[port] = l

@@ -26,6 +26,9 @@ func (n *NIC) Suspend(ctx context.Context) error {
 	if err := n.detach(ctx); err != nil {
 		return fmt.Errorf("netvsc: suspend: %w", err)
 	}
+	if err := n.failure(); err != nil {
+		return fmt.Errorf("netvsc: suspend: %w", err) // lost on the way
+	}
 	n.suspended.Store(true)
 	n.link.set(nic.LinkState{})
 	n.log.Info("netvsc: device suspended")
@@ -34,15 +37,21 @@ func (n *NIC) Suspend(ctx context.Context) error {
 
 // Resume brings a suspended device up again with the settings that it had, and with
 // the versions and limits that the host has now. Senders and sources go on. If it
-// fails the NIC stays suspended.
+// fails the NIC stays suspended; if it has lost its device meanwhile it is awake, and
+// told so by [NIC.Lost].
 func (n *NIC) Resume(ctx context.Context) error {
-	release, err := n.own(ctx)
+	release, err := n.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
 	if !n.suspended.Load() {
 		return fmt.Errorf("netvsc: resume: %w: the NIC is not suspended", nic.ErrNoDevice)
+	}
+	if err := n.failure(); err != nil {
+		n.suspended.Store(false)
+		n.lose(n.session.Load()) // Reattach wakes it
+		return fmt.Errorf("netvsc: resume: %w", err)
 	}
 	if err := n.start(ctx, n.want); err != nil {
 		return fmt.Errorf("netvsc: resume: %w", err)

@@ -32,7 +32,7 @@ func (l *hostLinkCmd) Run(ctx context.Context, c *commands) error {
 			return usagef("link %s: want up, down, move, or a speed in Mbit/s", l.State)
 		}
 	}
-	return control.Call(ctx, ctlPath(c.Host.Ctl.Path.Path), "link", linkArgs{l.Port, l.State}, nil)
+	return c.Host.Ctl.Path.ask(ctx, "link", linkArgs{l.Port, l.State}, nil)
 }
 
 // linkHandler does for a host what hostLinkCmd asks for.

@@ -31,9 +31,10 @@ var clearer = []struct {
 	{regexp.MustCompile(`expected duration (?:value )?but got ("[^"]*").*$`), "$1 is no time: want one such as 3s or 500ms"},
 	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
 	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
-	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports"},
-	{regexp.MustCompile(`^expected one of ("ports".*)$`), "missing what to ask the host: $1"},
-	{regexp.MustCompile(`^expected (?:"<state> <port>"|"<port>")$`), "missing what to do to a port's link, and the PORT: up web, for example"},
+	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, link STATE PORT, rescind PORT or offer PORT"},
+	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, link STATE PORT, rescind PORT or offer PORT"},
+	{regexp.MustCompile(`^expected "<port>"$`), "missing PORT, the name of a port"},
+	{regexp.MustCompile(`^expected "<state> <port>"$`), "missing what to do to a port's link (up, down, move or MBPS), and the PORT"},
 	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
 }
 
@@ -67,13 +68,11 @@ func selected(ctx *kong.Context) *kong.Node {
 
 // called is what the user calls a command.
 func called(c *kong.Node) string {
-	switch c.Path() {
-	case "host serve":
+	switch {
+	case c.Path() == "host serve":
 		return "host"
-	case "host ctl <path> ports":
+	case strings.HasPrefix(c.Path(), "host ctl "):
 		return "host ctl"
-	case "host ctl <path> link":
-		return "host ctl PATH link"
 	}
 	return c.Path()
 }
@@ -102,14 +101,16 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
 
 // usages are the first lines of help, where the parser's would mislead.
 var usages = map[string]string{
-	"run":                   "hvnet run [flags] [--] [CMD ...]",
-	"host serve":            "hvnet host --listen=PATH [flags]",
-	"host ctl":              "hvnet host ctl PATH ports | link",
-	"host ctl <path> ports": "hvnet host ctl PATH ports",
-	"host ctl <path> link":  "hvnet host ctl PATH link up|down|move|MBPS PORT",
-	"up":                    "hvnet up PATH [flags]",
-	"suspend":               "hvnet suspend [IF]",
-	"resume":                "hvnet resume [IF]",
+	"run":                     "hvnet run [flags] [--] [CMD ...]",
+	"host serve":              "hvnet host --listen=PATH [flags]",
+	"host ctl":                "hvnet host ctl PATH ports | link STATE PORT | rescind PORT | offer PORT",
+	"host ctl <path> ports":   "hvnet host ctl PATH ports",
+	"host ctl <path> rescind": "hvnet host ctl PATH rescind PORT",
+	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
+	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
+	"up":                      "hvnet up PATH [flags]",
+	"suspend":                 "hvnet suspend [IF]",
+	"resume":                  "hvnet resume [IF]",
 }
 
 // help prints the help of a command, or of what the command does by default. That
