@@ -55,6 +55,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 			return show(), nil
 		},
 	}
+	serveSuspend(handlers, d)
 	var s *Server
 	var err error
 	// Twice, because the last server of the namespace removes the directory, and

@@ -17,6 +17,9 @@ type adapter struct {
 	freeMAC   bool    // the guest may set its MAC
 	link      nic.LinkState
 
+	// total sums up the frames of the port, for the statistics.
+	total func() *counters
+
 	initialized bool
 	filter      uint32
 	rss         rssState

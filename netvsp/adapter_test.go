@@ -15,7 +15,8 @@ import (
 func newAdapter(t *testing.T, v nvsp.Version) *adapter {
 	t.Helper()
 	c := ready(t, v)
-	a := &adapter{ctl: c, name: "port", permanent: guestMAC, mac: guestMAC, link: nic.LinkState{Up: true, Mbps: 10000}}
+	a := &adapter{ctl: c, name: "port", permanent: guestMAC, mac: guestMAC, link: nic.LinkState{Up: true, Mbps: 10000},
+		total: func() *counters { return &counters{} }}
 	reply, _, err := a.handle(rndis.Initialize{RequestID: 1, Major: 1, MaxTransfer: 0x4000}.Append(nil))
 	m, perr := rndis.ParseInitializeComplete(reply)
 	if err != nil || perr != nil || m.Status != rndis.StatusSuccess || m.MaxPackets != 8 || m.AlignmentFactor != 3 {
@@ -84,7 +85,7 @@ func TestQueries(t *testing.T) {
 			t.Errorf("%v: %v\n%x, want\n%x", o, s, got, want)
 		}
 	}
-	for _, o := range []rndis.OID{0x00010112, 0x00020101, 0xff010203, 0, rndis.OIDReceiveScaleParameters, rndis.OIDConfigParameter} {
+	for _, o := range []rndis.OID{0x00010112, 0x00020106, 0xff010203, 0, rndis.OIDReceiveScaleParameters, rndis.OIDConfigParameter} {
 		if got, s := query(t, a, o, words(1, 2, 3)); s != rndis.StatusNotSupported || len(got) != 0 {
 			t.Errorf("query %v: %v, %x", o, s, got)
 		}

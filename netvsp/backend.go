@@ -44,6 +44,7 @@ func (b *backend) openPrimary(c *channel.Channel) error {
 		return fmt.Errorf("open primary channel: %w", errInUse)
 	}
 	b.s = s
+	s.follow() // the link may have changed while the session was not to be seen
 	s.primary().start()
 	return nil
 }

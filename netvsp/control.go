@@ -107,6 +107,14 @@ func (c *control) handle(msg []byte) effect {
 		return c.subChannel(msg)
 	case nvsp.TypeOIDQueryEx:
 		return effect{reply: c.pad(nvsp.OIDQueryExComplete{Status: uint32(rndis.StatusNotSupported)}.Append(nil))}
+	case nvsp.TypePDAPI:
+		if m, err := nvsp.ParsePDRequest(msg); err == nil { // there is no PacketDirect
+			return effect{reply: c.pad(nvsp.PDComplete{Op: m.Op, Status: nvsp.StatusFail}.Append(nil))}
+		}
+	case nvsp.TypeAllocateReceiveBuffer:
+		if m, err := nvsp.ParseAllocateReceiveBuffer(msg); err == nil { // buffers are the guest's
+			return effect{reply: c.pad(nvsp.AllocateReceiveBufferComplete{Status: nvsp.StatusFail, ID: m.ID}.Append(nil))}
+		}
 	case nvsp.TypeSwitchDataPath:
 		// There is no virtual function to switch to. The answer is empty all the
 		// same, as for a request in the wrong state.

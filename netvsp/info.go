@@ -78,23 +78,6 @@ func (d *Device) Info() Info {
 // Stats returns the frames and bytes of all guests that have had the device.
 func (d *Device) Stats() Stats { return d.Info().Stats }
 
-// Link returns the state of the link.
-func (d *Device) Link() nic.LinkState {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.link
-}
-
-// SetLink changes the state of the link and tells the guest.
-func (d *Device) SetLink(l nic.LinkState) {
-	d.mu.Lock()
-	d.link = l
-	d.mu.Unlock()
-	if s := d.live.Load(); s != nil {
-		s.link(l)
-	}
-}
-
 func (s *session) info(info *Info, sum *counters) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,6 +50,14 @@ func init() {
 		rndis.OIDPermanentAddress:       {query: permanentAddress},
 		rndis.OIDCurrentAddress:         {query: currentAddress},
 		rndis.OIDConfigParameter:        {set: configParameter},
+		rndis.OIDTransmitOK:             {query: transmitOK},
+		rndis.OIDReceiveOK:              {query: receiveOK},
+		rndis.OIDTransmitError:          {query: transmitError},
+		rndis.OIDReceiveError:           number(0), // nothing comes in broken
+		rndis.OIDReceiveNoBuffer:        {query: receiveNoBuffer},
+		rndis.OIDReceiveErrorAlignment:  number(0), // these three are of wires
+		rndis.OIDTransmitOneCollision:   number(0),
+		rndis.OIDTransmitCollisions:     number(0),
 		rndis.OIDCurrentPacketFilter:    {query: packetFilter, set: setPacketFilter},
 		rndis.OIDReceiveScaleCaps:       {query: rssCapabilities},
 		rndis.OIDReceiveScaleParameters: {set: setRSS},

@@ -9,7 +9,6 @@ import (
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
-	"hvnet/rndis"
 	"hvnet/vmbus/channel"
 )
 
@@ -58,7 +57,7 @@ func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel)
 	s.ctl = control{profile: d.cfg.Profile, vps: bus.VPs()}
 	s.rndis = adapter{
 		ctl: &s.ctl, name: d.cfg.Name, permanent: d.cfg.MAC, mac: d.cfg.MAC, freeMAC: d.cfg.AllowSpoofing,
-		link: d.Link(),
+		link: d.Link(), total: s.total,
 	}
 	s.mac.Store(&d.cfg.MAC)
 	s.queues = []*queue{newQueue(s, primary)}
@@ -69,6 +68,18 @@ func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel)
 
 // primary returns the queue of the primary channel.
 func (s *session) primary() *queue { return s.queues[0] }
+
+// total returns the frames of all guests that have had the device. The caller holds mu.
+func (s *session) total() *counters {
+	var sum counters
+	s.d.lost.addTo(&sum)
+	for _, q := range s.queues {
+		if q != nil {
+			q.count.addTo(&sum)
+		}
+	}
+	return &sum
+}
 
 // close ends the session: all queues, then the buffers.
 func (s *session) close() {
@@ -248,22 +259,4 @@ func (s *session) handleRNDIS(msg []byte) (status nvsp.Status) {
 		return nvsp.StatusFail
 	}
 	return nvsp.StatusSuccess
-}
-
-// link changes the state of the link and tells the guest.
-func (s *session) link(l nic.LinkState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.rndis.link
-	s.rndis.link = l
-	if !s.rndis.initialized || was.Up == l.Up {
-		return
-	}
-	m := rndis.IndicateStatus{Status: rndis.StatusMediaDisconnect}
-	if l.Up {
-		m.Status = rndis.StatusMediaConnect
-	}
-	q := s.primary()
-	q.reply(m.Append(nil))
-	q.ch.Wake()
 }

@@ -53,6 +53,35 @@ var golden = []message{
 	{"VF_ASSOCIATION", "80000000 01000000 02000000", VFAssociation{true, 2}, parser(ParseVFAssociation)},
 	{"SWITCH_DATA_PATH", "81000000 01000000", SwitchDataPath{PathVF}, parser(ParseSwitchDataPath)},
 	{"OID_QUERY_EX", "83000000 88021200 03020100", OIDQueryEx{0x88, 2, 18, 0x10203}, parser(ParseOIDQueryEx)},
+	{"ALLOCATE_RECEIVE_BUFFER", "78000000 07000000 00001000", AllocateReceiveBuffer{7, 1 << 20}, parser(ParseAllocateReceiveBuffer)},
+	{"ALLOCATE_RECEIVE_BUFFER_COMPLETE", "79000000 02000000 07000000 111e0e00 8877665544332211",
+		AllocateReceiveBufferComplete{StatusFail, 7, 0xe1e11, 0x1122334455667788}, parser(ParseAllocateReceiveBufferComplete)},
+	{"FREE_RECEIVE_BUFFER", "7a000000 8877665544332211", FreeReceiveBuffer{0x1122334455667788}, parser(ParseFreeReceiveBuffer)},
+	{"PD CONFIGURE", "87000000 01000000 8877665544332211 00100000 0400",
+		PDRequest{Op: PDConfigure, MMIO: 0x1122334455667788, MMIOLen: 4096, Queues: 4}, parser(ParsePDRequest)},
+	{"PD SWITCH_PATH", "87000000 02000000 01 00", PDRequest{Op: PDSwitchPath, HostPD: true}, parser(ParsePDRequest)},
+	{"PD OPEN", "87000000 03000000 05000000 06000000", PDRequest{Op: PDOpen, Provider: 5, Flags: 6}, parser(ParsePDRequest)},
+	{"PD CLOSE", "87000000 04000000 05000000", PDRequest{Op: PDClose, Provider: 5}, parser(ParsePDRequest)},
+	{"PD CREATE_QUEUE", "87000000 05000000 05000000 0200 0001 01 00 ee050000 0f00000000000000 0300 000000000000",
+		PDRequest{Op: PDCreateQueue, Provider: 5, QueueID: 2, QueueSize: 256, Receive: true, ReceiveLen: 1518,
+			Affinity: PDAffinity{Mask: 15, Group: 3}}, parser(ParsePDRequest)},
+	{"PD FLUSH_QUEUE", "87000000 06000000 05000000 0200", PDRequest{Op: PDFlushQueue, Provider: 5, QueueID: 2}, parser(ParsePDRequest)},
+	{"PD FREE_QUEUE", "87000000 07000000 05000000 0200", PDRequest{Op: PDFreeQueue, Provider: 5, QueueID: 2}, parser(ParsePDRequest)},
+	{"PD ALLOCATE_BUFFER", "87000000 08000000 00100000 01000000 0900",
+		PDRequest{Op: PDAllocateBuffer, Length: 4096, Node: 1, Region: 9}, parser(ParsePDRequest)},
+	{"PD FREE_BUFFER", "87000000 09000000 00100000 0000000001000000 01000000 0900 02",
+		PDRequest{Op: PDFreeBuffer, Length: 4096, Address: 1 << 32, Node: 1, Region: 9, Cache: 2}, parser(ParsePDRequest)},
+	{"PD CONFIGURE completion", "87000000 01000000 01000000 0400 02 01 00",
+		PDComplete{Op: PDConfigure, Status: StatusSuccess, Queues: 4, RSSQueues: 2, Supported: true}, parser(ParsePDComplete)},
+	{"PD SWITCH_PATH completion", "87000000 02000000 02000000", PDComplete{Op: PDSwitchPath, Status: StatusFail}, parser(ParsePDComplete)},
+	{"PD OPEN completion", "87000000 03000000 01000000 05000000", PDComplete{Op: PDOpen, Status: StatusSuccess, Provider: 5}, parser(ParsePDComplete)},
+	{"PD CREATE_QUEUE completion", "87000000 05000000 01000000 05000000 0200 0001 ee050000 0f00000000000000 0300 000000000000",
+		PDComplete{Op: PDCreateQueue, Status: StatusSuccess, Provider: 5, QueueID: 2, QueueSize: 256, ReceiveLen: 1518,
+			Affinity: PDAffinity{Mask: 15, Group: 3}}, parser(ParsePDComplete)},
+	{"PD ALLOCATE_BUFFER completion", "87000000 08000000 01000000 0000000001000000 00100000 01000000 0900 02",
+		PDComplete{Op: PDAllocateBuffer, Status: StatusSuccess, Address: 1 << 32, Length: 4096, Node: 1, Region: 9, Cache: 2}, parser(ParsePDComplete)},
+	{"PD_POST_BATCH", "88000000 0200 0300 00100000 0900 0100 00180000 0900 0000",
+		PDPostBatch{PDFromGuest | PDReceive, []PDEntry{{4096, 9, true}, {6144, 9, false}}}, parser(ParsePDPostBatch)},
 	{"OID_QUERY_EX_COMPLETE", "84000000 bb0000c0 00000000", OIDQueryExComplete{0xc00000bb, 0}, parser(ParseOIDQueryExComplete)},
 }
 
@@ -118,6 +147,32 @@ func TestRoundTrip(t *testing.T) {
 		}
 	})
 	roundTrip(t, ParseRevokeReceiveBuffer, nil)
+	roundTrip(t, ParseAllocateReceiveBuffer, nil)
+	roundTrip(t, ParseAllocateReceiveBufferComplete, nil)
+	roundTrip(t, ParseFreeReceiveBuffer, nil)
+	roundTrip(t, ParsePDRequest, func(m *PDRequest) {
+		m.Op %= PDFreeBuffer + 2
+		m.Affinity = PDAffinity{Mask: m.Affinity.Mask, Group: m.Affinity.Group}
+		only := PDRequest{Op: m.Op}
+		for i, f := range only.fields() {
+			reflect.ValueOf(f).Elem().Set(reflect.ValueOf(m.fields()[i]).Elem())
+		}
+		*m = only
+	})
+	roundTrip(t, ParsePDComplete, func(m *PDComplete) {
+		m.Op %= PDFreeBuffer + 2
+		m.Affinity = PDAffinity{Mask: m.Affinity.Mask, Group: m.Affinity.Group}
+		only := PDComplete{Op: m.Op, Status: m.Status}
+		for i, f := range only.fields() {
+			reflect.ValueOf(f).Elem().Set(reflect.ValueOf(m.fields()[i]).Elem())
+		}
+		*m = only
+	})
+	roundTrip(t, ParsePDPostBatch, func(m *PDPostBatch) {
+		if len(m.Entries) == 0 {
+			m.Entries = nil
+		}
+	})
 	roundTrip(t, ParseSendSendBuffer, nil)
 	roundTrip(t, ParseSendSendBufferComplete, nil)
 	roundTrip(t, ParseRevokeSendBuffer, nil)

@@ -5,33 +5,37 @@ import "fmt"
 // A MessageType is the number in front of every NVSP message.
 type MessageType uint32
 
-// The message types that this package has a struct for. Chimney, VMQ and
-// PacketDirect messages only have a name: no driver of today sends them.
+// The message types that this package has a struct for. Chimney and VMQ messages
+// only have a name: no driver of today sends them.
 const (
-	TypeNone                      MessageType = 0
-	TypeInit                      MessageType = 1
-	TypeInitComplete              MessageType = 2
-	TypeNDISVersion               MessageType = 100
-	TypeSendReceiveBuffer         MessageType = 101
-	TypeSendReceiveBufferComplete MessageType = 102
-	TypeRevokeReceiveBuffer       MessageType = 103
-	TypeSendSendBuffer            MessageType = 104
-	TypeSendSendBufferComplete    MessageType = 105
-	TypeRevokeSendBuffer          MessageType = 106
-	TypeRNDISPacket               MessageType = 107
-	TypeRNDISPacketComplete       MessageType = 108
-	TypeNDISConfig                MessageType = 125
-	TypeVFAssociation             MessageType = 128
-	TypeSwitchDataPath            MessageType = 129
-	TypeOIDQueryEx                MessageType = 131
-	TypeOIDQueryExComplete        MessageType = 132
-	TypeSubChannel                MessageType = 133 // request and completion
-	TypeIndirectionTable          MessageType = 134
+	TypeNone                          MessageType = 0
+	TypeInit                          MessageType = 1
+	TypeInitComplete                  MessageType = 2
+	TypeNDISVersion                   MessageType = 100
+	TypeSendReceiveBuffer             MessageType = 101
+	TypeSendReceiveBufferComplete     MessageType = 102
+	TypeRevokeReceiveBuffer           MessageType = 103
+	TypeSendSendBuffer                MessageType = 104
+	TypeSendSendBufferComplete        MessageType = 105
+	TypeRevokeSendBuffer              MessageType = 106
+	TypeRNDISPacket                   MessageType = 107
+	TypeRNDISPacketComplete           MessageType = 108
+	TypeAllocateReceiveBuffer         MessageType = 120
+	TypeAllocateReceiveBufferComplete MessageType = 121
+	TypeFreeReceiveBuffer             MessageType = 122
+	TypeNDISConfig                    MessageType = 125
+	TypeVFAssociation                 MessageType = 128
+	TypeSwitchDataPath                MessageType = 129
+	TypeOIDQueryEx                    MessageType = 131
+	TypeOIDQueryExComplete            MessageType = 132
+	TypeSubChannel                    MessageType = 133 // request and completion
+	TypeIndirectionTable              MessageType = 134
+	TypePDAPI                         MessageType = 135 // request and completion
+	TypePDPostBatch                   MessageType = 136
 
-	// The highest types of versions 2, 4 and 6, without a struct.
+	// The highest types of versions 2 and 4, without a struct.
 	TypeAllocateChimneyHandleComplete MessageType = 127
 	TypeUplinkConnectState            MessageType = 130
-	TypePDPostBatch                   MessageType = 136
 )
 
 var typeNames = map[MessageType]string{

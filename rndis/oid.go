@@ -35,11 +35,19 @@ const (
 	OIDLinkState              OID = 0x00010207 // LinkState
 	OIDLinkParameters         OID = 0x00010208
 	OIDConfigParameter        OID = 0x0001021b // ConfigParameter, set only
+	OIDTransmitOK             OID = 0x00020101 // u32 frames, as all statistics
+	OIDReceiveOK              OID = 0x00020102
+	OIDTransmitError          OID = 0x00020103
+	OIDReceiveError           OID = 0x00020104
+	OIDReceiveNoBuffer        OID = 0x00020105
 	OIDFriendlyName           OID = 0x00020216 // UTF-16, see AppendUTF16
 	OIDPermanentAddress       OID = 0x01010101 // 6 bytes
 	OIDCurrentAddress         OID = 0x01010102 // 6 bytes
 	OIDMulticastList          OID = 0x01010103 // 6 bytes each
 	OIDMaximumListSize        OID = 0x01010104 // u32
+	OIDReceiveErrorAlignment  OID = 0x01020101
+	OIDTransmitOneCollision   OID = 0x01020102
+	OIDTransmitCollisions     OID = 0x01020103 // with more than one collision
 	OIDOffloadEncapsulation   OID = 0x0101010a // 28 bytes, for Windows guests
 	OIDOffloadCurrentConfig   OID = 0xfc01020b // HardwareOffload
 	OIDOffloadParameters      OID = 0xfc01020c // OffloadParameters, set only
@@ -59,6 +67,9 @@ var oidNames = map[OID]string{
 	OIDLinkParameters: "GEN_LINK_PARAMETERS", OIDConfigParameter: "GEN_RNDIS_CONFIG_PARAMETER", OIDFriendlyName: "GEN_FRIENDLY_NAME",
 	OIDPermanentAddress: "802_3_PERMANENT_ADDRESS", OIDCurrentAddress: "802_3_CURRENT_ADDRESS", OIDMulticastList: "802_3_MULTICAST_LIST",
 	OIDMaximumListSize: "802_3_MAXIMUM_LIST_SIZE", OIDOffloadEncapsulation: "OFFLOAD_ENCAPSULATION",
+	OIDTransmitOK: "GEN_XMIT_OK", OIDReceiveOK: "GEN_RCV_OK", OIDTransmitError: "GEN_XMIT_ERROR", OIDReceiveError: "GEN_RCV_ERROR",
+	OIDReceiveNoBuffer: "GEN_RCV_NO_BUFFER", OIDReceiveErrorAlignment: "802_3_RCV_ERROR_ALIGNMENT",
+	OIDTransmitOneCollision: "802_3_XMIT_ONE_COLLISION", OIDTransmitCollisions: "802_3_XMIT_MORE_COLLISIONS",
 	OIDOffloadCurrentConfig: "TCP_OFFLOAD_CURRENT_CONFIG", OIDOffloadParameters: "TCP_OFFLOAD_PARAMETERS",
 	OIDOffloadHardwareCaps: "TCP_OFFLOAD_HARDWARE_CAPABILITIES",
 }

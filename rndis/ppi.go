@@ -15,6 +15,20 @@ const (
 	PPIPacketID          = PPIInternal | 1 // PacketID
 )
 
+var ppiNames = [...]string{"checksum", "IPsec", "large send", "classification", "reserved", "scatter-gather list",
+	"802.1Q", "original packet", "hash", "original buffer list", "cached buffer list", "short packet padding"}
+
+// String names the type, also of those that have no use between guest and host.
+func (t PPIType) String() string {
+	switch {
+	case t == PPIPacketID:
+		return "packet id"
+	case int64(t) < int64(len(ppiNames)):
+		return ppiNames[t]
+	}
+	return fmt.Sprintf("PPI type %#x", uint32(t))
+}
+
 // ppiHeader is size, type and data offset; ppiSize a whole PPI of netvsc, whose
 // data is always four bytes.
 const (

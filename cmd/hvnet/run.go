@@ -60,7 +60,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, Log: log})
 	defer closeIn(&err, h.Close)
 	bad.impair(h)
 	if err := plan.connect(h); err != nil {

@@ -48,6 +48,10 @@ type Profile struct {
 	// LinkMbps is the speed of the link in Mbit/s.
 	LinkMbps uint32
 
+	// UncountedPayload is set for switches whose indications have their payload
+	// behind the end of the message as its length has it.
+	UncountedPayload bool
+
 	// MaxPackets, MaxTransfer and AlignmentFactor are the limits for sends that
 	// RNDIS INITIALIZE answers: packets, bytes, log2 of bytes.
 	MaxPackets      uint32
@@ -116,6 +120,7 @@ func (r release) profile() Profile {
 	}
 	if r.nvsp < nvsp.V61 { // 1728 bytes for the usual MTU, which Linux still asks memory for
 		p.SectionOverhead, p.DataOffset = 214, 128
+		p.UncountedPayload = true
 	}
 	return p
 }

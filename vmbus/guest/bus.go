@@ -43,6 +43,7 @@ type Bus struct {
 
 	mu      sync.Mutex
 	m       *machine
+	monitor hv.Region // the two monitor pages
 	waiters map[wait]chan answer
 	devices map[*chanState]*Device // by primary
 	changed chan struct{}          // closed and replaced when offers come or go
@@ -76,6 +77,12 @@ func Connect(ctx context.Context, p hv.Partition, cfg Config) (*Bus, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
+	monitor, err := p.Alloc(2 * hv.PageSize)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to the host's VMBus: monitor pages: %w", err), p.Close())
+	}
+	b.monitor = monitor
+	b.m.monitor = [2]uint64{uint64(monitor.GPA), uint64(monitor.GPA) + hv.PageSize}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for vp := range p.VPs() {
 		b.wg.Go(func() { b.processor(vp) })

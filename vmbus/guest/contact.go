@@ -21,9 +21,10 @@ func (m *machine) contact(v vmbus.Version) wait {
 	if v.HasContactPort() {
 		m.conn = vmbus.ConnContact
 	}
-	// No monitor pages: our signals are hypercalls. No interrupt page: from 2.4
-	// on there is none.
-	m.post(vmbus.InitiateContact{Version: v, SINT: hv.SINT}.Append(nil))
+	// No interrupt page: from 2.4 on there is none.
+	m.post(vmbus.InitiateContact{
+		Version: v, SINT: hv.SINT, ParentToChild: m.monitor[0], ChildToParent: m.monitor[1],
+	}.Append(nil))
 	return m.wait(wait{message: vmbus.TypeVersionResponse})
 }
 

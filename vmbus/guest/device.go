@@ -220,12 +220,21 @@ func (d *Device) makeRings(ctx context.Context, r *rings, vp, ringBytes int) (c 
 	if r.gpadl, err = d.b.share(ctx, r.ch, r.region); err != nil {
 		return nil, err
 	}
-	conn := r.ch.offer.ConnID
 	return channel.New(channel.Params{
 		Relid: r.ch.offer.Relid, Index: int(r.ch.offer.SubChannel), VP: vp,
 		Out: up, In: down,
-		Signal: func() { d.b.p.SignalEvent(conn) }, // no error but a host that is gone
+		Signal: d.b.signal(r.ch.offer),
 	})
+}
+
+// signal returns how the host is signalled for a channel: by a hypercall, or by a bit
+// in the monitor page where the host has asked for that.
+func (b *Bus) signal(o vmbus.Offer) func() {
+	if o.Monitored {
+		page, id := b.monitor.Bytes[hv.PageSize:], o.MonitorID
+		return func() { hv.TriggerMonitor(page, id) }
+	}
+	return func() { b.p.SignalEvent(o.ConnID) } // no error but a host that is gone
 }
 
 // abort takes back an attempt to open. The context of the attempt may have ended,

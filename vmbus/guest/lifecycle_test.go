@@ -330,7 +330,7 @@ func TestTrace(t *testing.T) {
 	w.serve()
 	bus := must[*Bus](t)(Connect(testContext(t), w.p, Config{Log: log}))
 	bus.Close() // which also ends the logging
-	want := `msg="to host" type=INITIATE_CONTACT bytes=40 fields=030005000000000002000000000000000000000000000000
+	want := `msg="to host" type=INITIATE_CONTACT bytes=40 fields=0300050000000000020000000000000000e0452301000000
 msg="from host" type=VERSION_RESPONSE bytes=16 fields=0100000001000000
 msg="to host" type=REQUESTOFFERS bytes=8 fields=""
 msg="from host" type=ALLOFFERS_DELIVERED bytes=8 fields=""

@@ -85,6 +85,7 @@ type machine struct {
 	version vmbus.Version // 0 while there is no connection
 	asked   vmbus.Version // of the last INITIATE_CONTACT
 	conn    uint32        // that messages are posted to
+	monitor [2]uint64     // GPAs of the monitor pages: the host's to trigger, ours to trigger; or 0
 
 	waiting   map[wait]bool
 	channels  map[uint32]*chanState // by relid

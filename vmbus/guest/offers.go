@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 
+	"hvnet/hv"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -20,6 +21,10 @@ func (m *machine) offer(o vmbus.Offer) error {
 	ch := &chanState{offer: o}
 	primary := m.primaryOf(o)
 	switch {
+	case o.Monitored && o.MonitorID >= hv.MonitorIDs:
+		return m.refuse(o, "a monitor id that can't be")
+	case o.Monitored && m.monitor[1] == 0:
+		return m.refuse(o, "to be signalled by a monitor page that it hasn't got")
 	case o.SubChannel == 0 && primary != nil:
 		return m.refuse(o, "the device is there already")
 	case o.SubChannel != 0 && (primary == nil || primary.rescinded):

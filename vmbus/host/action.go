@@ -18,6 +18,15 @@ type (
 	}
 	// contact announces the version of a new connection.
 	contact struct{ version vmbus.Version }
+	// watch begins to look at the guest's monitor page, until unwatch.
+	watch   struct{ pfn uint64 }
+	unwatch struct{}
+	// monitor looks for an id in the page, which signals a channel, until unmonitor.
+	monitor struct {
+		id    uint8
+		relid uint32
+	}
+	unmonitor struct{ id uint8 }
 	// share makes a GPADL known to the device's backend. pfns is nil if it isn't
 	// a plain list of whole pages.
 	share struct {

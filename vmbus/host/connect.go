@@ -55,13 +55,14 @@ func (m *machine) connect(c vmbus.InitiateContact) {
 	default:
 		r.Supported = true
 		m.version = c.Version
+		m.watchMonitor(c)
 		m.do(contact{c.Version})
 	}
 	m.send(r.Append(nil, c.Version))
 }
 
 // monitorPages says whether the guest's two monitor pages are acceptable: none or
-// both. They are looked at no further, since no channel is offered with a monitor id.
+// both.
 func (m *machine) monitorPages(c vmbus.InitiateContact) bool {
 	if c.ParentToChild == 0 && c.ChildToParent == 0 {
 		return true

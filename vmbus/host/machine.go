@@ -28,6 +28,8 @@ type chanState struct {
 	index int // 0 for the primary
 	state state
 
+	monitor uint8 // id in the monitor page, or noMonitor
+
 	ring    uint32             // GPADL of the rings, unless closed or revoked
 	openID  uint32             // of the OPENCHANNEL being answered
 	reopen  *vmbus.OpenChannel // while closing: what to do next
@@ -58,6 +60,7 @@ type machine struct {
 	vp        int           // where control messages go
 	requested bool          // REQUESTOFFERS seen
 	ending    *ending       // not nil while the connection is taken down
+	monitors  monitors
 
 	devices  []*devState
 	channels map[uint32]*chanState
@@ -274,6 +277,7 @@ func (m *machine) finish() {
 			m.discard(d)
 		}
 	}
+	m.unwatchMonitor()
 	clear(m.channels)
 	clear(m.gpadls)
 	m.pages, m.partial = 0, 0

@@ -68,20 +68,17 @@ func (m *machine) offer(d *devState, index int) *chanState {
 		m.drop(vmbus.TypeOffer, "all relids are in use")
 		return nil
 	}
-	ch := &chanState{relid: relid, dev: d, index: index}
+	ch := &chanState{relid: relid, dev: d, index: index, monitor: m.takeMonitor(relid)}
 	m.channels[relid] = ch
 	o := d.offer
 	o.Relid = relid
 	o.SubChannel = uint16(index)
-	o.MonitorID, o.Monitored = noMonitor, false
+	o.MonitorID, o.Monitored = ch.monitor, ch.monitor != noMonitor
 	o.Dedicated = true
 	o.ConnID = eventConn + relid
 	m.send(o.Append(nil, m.version))
 	return ch
 }
-
-// noMonitor is the monitor id of a channel that has none.
-const noMonitor = 0xff
 
 // offerSubs is the order to offer sub-channels 1 to n. Those that the guest has
 // stay as they are.
@@ -220,6 +217,7 @@ func (m *machine) free(ch *chanState) {
 		}
 		m.forget(g)
 	}
+	m.giveMonitor(ch.monitor)
 	delete(m.channels, ch.relid)
 }
 

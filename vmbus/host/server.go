@@ -20,6 +20,11 @@ type Config struct {
 	// newest first and take the first match. Nil means 2.4 to 5.3. Versions
 	// before 2.4, which signal by another way, are never accepted.
 	Versions []vmbus.Version
+	// Monitor has guests that give a monitor page signal by it: a store in place
+	// of a hypercall. The host has to look at the page then all the time, about
+	// every 100 µs, and every millisecond when nothing comes. Without it the host
+	// sleeps while its guests are idle.
+	Monitor bool
 	// Log, if not nil, gets every control message at debug level, and what is
 	// wrong with a guest at info level.
 	Log *slog.Logger
@@ -44,6 +49,7 @@ type Server struct {
 
 	// channels routes doorbells; it is read for each of them.
 	channels [vmbus.RelidLimit]atomic.Pointer[channel.Channel]
+	watch    monitorWatch
 	version  atomic.Uint32
 	dropped  atomic.Uint64
 
@@ -75,6 +81,7 @@ func New(g hv.Guest, cfg Config) *Server {
 		offered: make(map[deviceID]*Offered),
 	}
 	s.machine = newMachine(cfg.Versions, g.VPs(), s.hasPage)
+	s.machine.monitors.wanted = cfg.Monitor
 	return s
 }
 
@@ -139,11 +146,15 @@ func (h *hypercalls) Message(conn uint32, m *hv.Message) hv.Status {
 }
 
 func (h *hypercalls) Signal(conn uint32) {
-	relid := conn - eventConn
+	(*Server)(h).wake(conn - eventConn)
+}
+
+// wake has the backend look at an open channel.
+func (s *Server) wake(relid uint32) {
 	if relid >= vmbus.RelidLimit {
 		return
 	}
-	if c := h.channels[relid].Load(); c != nil {
+	if c := s.channels[relid].Load(); c != nil {
 		c.Wake()
 	}
 }
@@ -208,6 +219,16 @@ func (s *Server) act(a action) {
 		if err := s.post(a); err != nil {
 			s.fail(err)
 		}
+	case watch:
+		if err := s.startWatch(a.pfn); err != nil {
+			s.fail(err)
+		}
+	case unwatch:
+		s.stopWatch()
+	case monitor:
+		s.enableMonitor(a)
+	case unmonitor:
+		s.disableMonitor(a.id)
 	case contact:
 		s.version.Store(uint32(a.version))
 		s.log.Info("guest connected", "version", a.version.String())
@@ -234,6 +255,7 @@ func (s *Server) act(a action) {
 		s.device(a.dev).remove()
 	case forget:
 		s.mu.Lock()
+		close(s.offered[a.dev].gone)
 		delete(s.offered, a.dev)
 		s.mu.Unlock()
 	case drop:

@@ -187,11 +187,16 @@ func (r *raw) say(conn uint32, b []byte) {
 // rings makes a GPADL of pages for relid 1.
 func (r *raw) rings(id uint32, pages int) hv.Region {
 	r.t.Helper()
+	return r.ringsOf(1, id, pages)
+}
+
+func (r *raw) ringsOf(relid, id uint32, pages int) hv.Region {
+	r.t.Helper()
 	region, err := r.p.Alloc(pages * hv.PageSize)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	msgs, err := vmbus.AppendGPADL(nil, 1, id, pages, region.PFN)
+	msgs, err := vmbus.AppendGPADL(nil, relid, id, pages, region.PFN)
 	if err != nil {
 		r.t.Fatal(err)
 	}
