@@ -26,6 +26,9 @@ func (n *NIC) Suspend(ctx context.Context) error {
 	if err := n.detach(ctx); err != nil {
 		return fmt.Errorf("netvsc: suspend: %w", err)
 	}
+	if err := n.failure(); err != nil {
+		return fmt.Errorf("netvsc: suspend: %w", err) // lost on the way
+	}
 	n.suspended.Store(true)
 	n.link.set(nic.LinkState{})
 	n.log.Info("netvsc: device suspended")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 
 	"hvnet/nic"
 	"hvnet/nvsp"
@@ -103,28 +102,48 @@ func TestResumeRefused(t *testing.T) {
 	alive(t, h, n, r)
 }
 
-// A host that does not finish what it has keeps the NIC awake.
+// A host that does not let the NIC finish keeps it awake.
 func TestSuspendRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newFakeHost()
-		n := open(t, h, Config{Queues: 1})
-		r := up(t, n)
-		h.mu.Lock()
-		silent := true
-		h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
-			was := silent
-			if silent = false; was { // taken, and never answered
-				q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
-			}
-			return was
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	r := up(t, n)
+	h.mu.Lock()
+	refuse := true
+	h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+		s, err := rndis.ParseSet(m)
+		if err != nil || !refuse {
+			return false
 		}
-		h.mu.Unlock()
-		if err := n.Suspend(context.Background()); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Suspend: %v", err)
-		}
-		if n.Info().Suspended {
-			t.Error("the NIC is suspended")
-		}
-		alive(t, h, n, r)
-	})
+		refuse = false
+		q.indicate(rndis.SetComplete{RequestID: s.RequestID, Status: rndis.StatusFailure}.Append(nil))
+		q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+		return true
+	}
+	h.mu.Unlock()
+	if err := n.Suspend(context.Background()); !errors.Is(err, rndis.StatusFailure) {
+		t.Errorf("Suspend: %v", err)
+	}
+	if n.Info().Suspended {
+		t.Error("the NIC is suspended")
+	}
+	alive(t, h, n, r)
+}
+
+// A device that goes while it is to be suspended is lost, not suspended.
+func TestSuspendOfLost(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	up(t, n)
+	h.mu.Lock()
+	h.onControl = func(*fakeQueue, rndis.MessageType, []byte, uint64) bool {
+		h.rescind()
+		return true
+	}
+	h.mu.Unlock()
+	if err := n.Suspend(context.Background()); !errors.Is(err, nic.ErrNoDevice) {
+		t.Errorf("Suspend: %v", err)
+	}
+	if n.Info().Suspended {
+		t.Error("the NIC is suspended")
+	}
 }
