@@ -1,6 +1,7 @@
 // Package guest is a whole guest: it connects to the bus of a host, opens the NIC
 // that it is offered, and joins the NIC to a kernel interface or to an IP stack in
-// the process.
+// the process. When the host takes the NIC away or is gone, the guest waits for it
+// and goes on with the same NIC.
 package guest
 
 import (
@@ -12,15 +13,14 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"hvnet/hv"
 	"hvnet/hv/attach"
 	"hvnet/netvsc"
 	"hvnet/nic"
-	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
-	vmbusguest "hvnet/vmbus/guest"
 )
 
 // DefaultVPs returns how many virtual processors a guest has by default: as many as
@@ -39,34 +39,50 @@ type Config struct {
 
 // A Guest is a connected guest with its NIC.
 type Guest struct {
-	NIC *netvsc.NIC
+	NIC *netvsc.NIC // the same for the life of the guest
 
-	part hv.Partition
-	bus  *vmbusguest.Bus
-	dev  channel.Device
+	cfg  Config
+	dial func(context.Context) (hv.Partition, error) // attaches anew; nil if nobody can
+
+	ctx   context.Context // ends with Close
+	stop  context.CancelFunc
+	ended chan struct{} // closed when keep has ended
+
+	at *attachment // keep's until it has ended; nil while there is none
+
+	mu       sync.Mutex
+	lost     error // why there is no device
+	onChange func(lost error)
 }
 
 // Dial attaches to the host at path and starts a guest there. While there is no
-// host at path it waits, until ctx ends; waiting, if not nil, is called once then.
+// host at path, or it goes or falls silent before the NIC is up, it tries again until
+// ctx ends; waiting, if not nil, is called once then.
+//
+// When the host is gone later, or does not answer, the guest attaches anew, for as
+// long as it takes: see [Guest.OnChange].
 func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest, error) {
-	hello := attach.Hello{Name: cfg.Name, VPs: cmp.Or(cfg.VPs, DefaultVPs())}
-	if !cfg.MAC.IsZero() {
-		hello.Options = map[string]string{nic.OptionMAC: cfg.MAC.String()}
-	}
-	var none error // why there was no host at the last try
+	g := &Guest{cfg: cfg}
+	g.dial = func(ctx context.Context) (hv.Partition, error) { return attach.Dial(ctx, path, g.hello()) }
+	var why error // the last try was in vain
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		p, err := attach.Dial(ctx, path, hello)
+		p, err := g.dial(ctx)
 		if err == nil {
-			return Start(ctx, p, cfg)
+			err = g.start(ctx, p)
+		}
+		if err == nil {
+			break
 		}
 		var connect *net.OpError
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			none = os.ErrNotExist
+			why = fmt.Errorf("no host at %s: %w", path, os.ErrNotExist)
 		case errors.Is(err, attach.ErrNoHost):
-			none = attach.ErrNoHost
-		case none != nil && errors.As(err, &connect) && connect.Op == "dial" && connect.Timeout():
+			why = fmt.Errorf("no host at %s: %w", path, attach.ErrNoHost)
+		case why != nil && errors.As(err, &connect) && connect.Op == "dial" && connect.Timeout():
 			// Too late for another try: the last one counts.
+		case passing(err) && ctx.Err() == nil:
+			why = err
 		default:
 			return nil, err
 		}
@@ -76,48 +92,77 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no host at %s: %w", path, none)
+			return nil, why
 		case <-time.After(pause):
 		}
 	}
-}
-
-// Start connects a guest to the host on the other side of p, and owns p from then
-// on, also if it fails.
-func Start(ctx context.Context, p hv.Partition, cfg Config) (*Guest, error) {
-	g := &Guest{part: p}
-	err := g.start(ctx, cfg)
-	if err != nil {
-		if g.bus != nil {
-			g.bus.Close()
-		}
-		p.Close()
-		return nil, err
-	}
+	// From now on the guest is who it is now, also for a host that has never heard
+	// of it. A host of ours has the port's name as the adapter's.
+	g.cfg.Name = cmp.Or(g.cfg.Name, g.NIC.Info().Name)
+	g.cfg.MAC = g.NIC.MAC()
+	go g.keep()
 	return g, nil
 }
 
-func (g *Guest) start(ctx context.Context, cfg Config) (err error) {
-	g.bus, err = vmbusguest.Connect(ctx, g.part, vmbusguest.Config{Log: cfg.Log})
-	if err != nil {
-		return err
+// hello is what the guest says of itself.
+func (g *Guest) hello() attach.Hello {
+	h := attach.Hello{Name: g.cfg.Name, VPs: cmp.Or(g.cfg.VPs, DefaultVPs())}
+	if !g.cfg.MAC.IsZero() {
+		h.Options = map[string]string{nic.OptionMAC: g.cfg.MAC.String()}
 	}
-	g.dev, err = g.bus.Device(ctx, vmbus.ClassNIC)
-	if err != nil {
-		return err
-	}
-	g.NIC, err = netvsc.Open(ctx, g.dev, netvsc.Config{Queues: cfg.Queues, MTU: cfg.MTU, Log: cfg.Log})
-	return err
+	return h
 }
 
-// Done is closed when the host is gone or has taken the NIC away. All that is left
-// to do then is Close.
-func (g *Guest) Done() <-chan struct{} { return g.dev.Rescinded() }
+// passing reports whether a failure may pass by itself: the host has just gone, or
+// does not answer.
+func passing(err error) bool {
+	return lost(err) || errors.Is(err, netvsc.ErrSilent) || errors.Is(err, hv.StatusTimeout) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Start connects a guest to the host on the other side of p, and owns p from then
+// on, also if it fails. If that host goes, the guest stays without it.
+func Start(ctx context.Context, p hv.Partition, cfg Config) (*Guest, error) {
+	g := &Guest{cfg: cfg}
+	if err := g.start(ctx, p); err != nil {
+		return nil, err
+	}
+	go g.keep()
+	return g, nil
+}
+
+// start opens the NIC that the host on the other side of p offers.
+func (g *Guest) start(ctx context.Context, p hv.Partition) error {
+	at, err := connect(ctx, p, g.cfg.Log)
+	if err != nil {
+		return err
+	}
+	soon, done := bounded(ctx, p)
+	defer done()
+	g.NIC, err = netvsc.Open(soon, at.dev, netvsc.Config{Queues: g.cfg.Queues, MTU: g.cfg.MTU, Log: g.cfg.Log})
+	if err != nil {
+		return errors.Join(err, at.close())
+	}
+	g.at, g.ended = at, make(chan struct{})
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	return nil
+}
+
+// Done is closed when the guest is at its end: it was closed, or its host is gone and
+// there is no way to attach anew. All that is left to do then is Close.
+func (g *Guest) Done() <-chan struct{} { return g.ended }
 
 // Close closes the NIC, disconnects from the bus and detaches. It does all of it
 // even if a step fails, and returns the first error. A host that is gone is none.
 func (g *Guest) Close(ctx context.Context) error {
-	errs := []error{g.NIC.Close(ctx), g.bus.Unload(ctx), g.bus.Close(), g.part.Close()}
+	g.stop()
+	<-g.ended
+	if g.at == nil {
+		return g.NIC.Close(ctx)
+	}
+	// Who does not answer in time is left without consent.
+	defer context.AfterFunc(ctx, g.at.part.Leave)()
+	errs := []error{g.NIC.Close(ctx), g.at.bus.Unload(ctx), g.at.close()}
 	if err := ctx.Err(); err != nil {
 		// Each step names what it did not get an answer to: one reason for all.
 		return fmt.Errorf("leave the host: it does not answer: %w", err)

@@ -60,7 +60,8 @@ type port struct {
 	mac     nic.MAC
 	dev     *netvsp.Device
 	guest   hv.Guest
-	offered *vmbushost.Offered
+	bus     *vmbushost.Server
+	offered *vmbushost.Offered // nil while the NIC is taken away
 }
 
 // New returns a host with an empty switch.
@@ -154,8 +155,8 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
 		})
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
-	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
-	if err != nil {
+	p.bus = srv
+	if err := p.offer(); err != nil {
 		return nil, nil, err
 	}
 	h.ports[p.name] = p
@@ -249,19 +250,22 @@ func (h *Host) Ports() []PortInfo {
 func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.closed = true
+	var held []*port // by their guests
 	for _, p := range h.ports {
-		p.offered.Rescind()
+		if p.offered != nil {
+			p.offered.Rescind()
+			held = append(held, &port{offered: p.offered, guest: p.guest})
+		}
 	}
 	h.mu.Unlock()
-	left := make(chan struct{})
-	go func() {
-		h.sessions.Wait()
-		close(left)
-	}()
-	select {
-	case <-left:
-	case <-ctx.Done():
-	case <-time.After(leaveTime):
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	for _, p := range held {
+		select {
+		case <-p.offered.Released():
+		case <-p.guest.Done():
+		case <-ctx.Done():
+		}
 	}
 	h.mu.Lock()
 	for _, p := range h.ports {
@@ -270,7 +274,7 @@ func (h *Host) Close(ctx context.Context) error {
 	closers := h.closers
 	h.closers = nil
 	h.mu.Unlock()
-	<-left // closed guests end their sessions
+	h.sessions.Wait() // closed guests end them
 	for _, f := range slices.Backward(closers) {
 		f()
 	}

@@ -108,6 +108,9 @@ type Partition interface {
 
 	// Done is closed when the host is gone or the partition closed.
 	Done() <-chan struct{}
+	// Leave detaches from the host without its consent: from here on it is as if
+	// the host was gone. Memory stays until Close.
+	Leave()
 	// Close detaches from the host, wakes all waiters and frees all memory: the
 	// caller has stopped using regions. All other methods may still be called
 	// and return ErrGone, false or nothing.

@@ -136,6 +136,8 @@ func (p *pipePartition) TakeFlags(vp int, each func(flag int)) { p.guest.TakeFla
 
 func (p *pipePartition) TakeMessage(vp int, m *Message) bool { return p.guest.TakeMessage(vp, m) }
 
+func (p *pipePartition) Leave() { p.leave() }
+
 func (p *pipePartition) Close() error {
 	p.leave()
 	p.guest.Close()

@@ -13,7 +13,7 @@ import (
 // attach brings the device up with the given settings. On failure nothing is left
 // behind.
 func (n *NIC) attach(ctx context.Context, want settings) (*session, error) {
-	s := &session{n: n, want: want, failed: make(chan struct{}), drained: make(chan struct{}, 1)}
+	s := &session{n: n, dev: n.dev, want: want, failed: make(chan struct{}), drained: make(chan struct{}, 1)}
 	err := s.bringUp(ctx)
 	if err == nil {
 		return s, nil
@@ -30,19 +30,23 @@ func (n *NIC) attach(ctx context.Context, want settings) (*session, error) {
 // bringUp does everything from the opening of the primary channel to the last
 // setting, in the order that hosts insist on.
 func (s *session) bringUp(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		s.openPrimary,
-		s.negotiate,
-		s.announce,
-		s.shareReceiveBuffer,
-		s.shareSendBuffer,
-		s.initialize,
-		s.identify,
-		s.prepareOffload,
-		s.askLink,
-		s.openChannels,
+	for i, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"open the primary channel", s.openPrimary},
+		{"negotiate a version", s.negotiate},
+		{"announce", s.announce},
+		{"share the receive buffer", s.shareReceiveBuffer},
+		{"share the send buffer", s.shareSendBuffer},
+		{"initialize RNDIS", s.initialize},
+		{"identify", s.identify},
+		{"prepare offloads", s.prepareOffload},
+		{"ask for the link", s.askLink},
+		{"open further channels", s.openChannels},
 	} {
-		if err := step(ctx); err != nil {
+		s.n.log.Debug("netvsc: bring-up", "step", i+1, "what", step.what)
+		if err := step.do(ctx); err != nil {
 			return err
 		}
 	}
@@ -66,7 +70,7 @@ func (s *session) openPrimary(ctx context.Context) error {
 func (s *session) openQueue(ctx context.Context, index int) error {
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
-	ch, err := s.n.dev.Open(ctx, index, index%s.n.dev.VPs(), s.n.ringBytes)
+	ch, err := s.dev.Open(ctx, index, index%s.dev.VPs(), s.n.ringBytes)
 	if err != nil {
 		return fmt.Errorf("open channel %d: %w", index, err)
 	}

@@ -44,10 +44,10 @@ func (s *session) share(ctx context.Context, what string, b *shared, bytes int) 
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
 	var err error
-	if b.region, err = s.n.dev.Alloc(bytes); err != nil {
+	if b.region, err = s.dev.Alloc(bytes); err != nil {
 		return fmt.Errorf("allocate %s of %d bytes: %w", what, bytes, err)
 	}
-	if b.gpadl, err = s.n.dev.Share(ctx, b.region); err != nil {
+	if b.gpadl, err = s.dev.Share(ctx, b.region); err != nil {
 		return fmt.Errorf("share %s: %w", what, err)
 	}
 	b.shared = true
@@ -126,7 +126,7 @@ const pageRuns = 64
 // learns of them packet by packet.
 func (s *session) allocateRuns() error {
 	s.runPages = (headroom + s.maxFrame + hv.PageSize - 1) / hv.PageSize
-	r, err := s.n.dev.Alloc(pageRuns * s.runPages * hv.PageSize)
+	r, err := s.dev.Alloc(pageRuns * s.runPages * hv.PageSize)
 	if err != nil {
 		return fmt.Errorf("allocate pages to send from: %w", err)
 	}
@@ -137,7 +137,7 @@ func (s *session) allocateRuns() error {
 
 // allocateControl makes the pages for control messages.
 func (s *session) allocateControl() error {
-	r, err := s.n.dev.Alloc(controlPages * hv.PageSize)
+	r, err := s.dev.Alloc(controlPages * hv.PageSize)
 	if err != nil {
 		return fmt.Errorf("allocate pages for control messages: %w", err)
 	}
@@ -165,7 +165,7 @@ func (s *session) unshare(ctx context.Context, b *shared) error {
 	}
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
-	if err := s.n.dev.Unshare(ctx, b.gpadl); err != nil {
+	if err := s.dev.Unshare(ctx, b.gpadl); err != nil {
 		return fmt.Errorf("take a buffer back: %w", err)
 	}
 	b.shared = false
@@ -178,7 +178,7 @@ func (s *session) freeMemory(closed bool) error {
 	var errs []error
 	free := func(r *hv.Region) {
 		if r.Bytes != nil {
-			errs = append(errs, s.n.dev.Free(*r))
+			errs = append(errs, s.dev.Free(*r))
 			*r = hv.Region{}
 		}
 	}

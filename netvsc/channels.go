@@ -37,7 +37,7 @@ func (s *session) openChannels(ctx context.Context) error {
 }
 
 // maxQueues is how many channels the device can have.
-func (s *session) maxQueues() int { return min(s.hostQueues, s.n.dev.VPs(), MaxChannels) }
+func (s *session) maxQueues() int { return min(s.hostQueues, s.dev.VPs(), MaxChannels) }
 
 // askQueues asks how many channels the host allows.
 func (s *session) askQueues(ctx context.Context) error {

@@ -87,6 +87,7 @@ func (q *queue) complete(c *completion, freed *freed) {
 		}
 		freed.add(q.s, t)
 		q.outstanding--
+		q.confirmed++
 	case t != nil && t.kind == kindControl:
 		q.s.pages.give(t.run)
 		if nvsp.Status(c.status) != nvsp.StatusSuccess {

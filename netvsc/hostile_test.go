@@ -250,8 +250,6 @@ func TestHostileRing(t *testing.T) {
 				h.expectBad = true
 				n := open(t, h, Config{Queues: 1})
 				up(t, n)
-				ended := make(chan error, 1)
-				go func() { ended <- n.Pump(context.Background(), newSource()) }()
 				synctest.Wait()
 				c.do(h.queue(0))
 				synctest.Wait()
@@ -259,8 +257,8 @@ func TestHostileRing(t *testing.T) {
 					n.Send(0, []nic.Frame{asFrame(frame(2, 60))})
 				}
 				synctest.Wait()
-				if err := <-ended; !errors.Is(err, nic.ErrNoDevice) {
-					t.Errorf("pump: %v", err)
+				if err := <-n.Lost(); !errors.Is(err, nic.ErrNoDevice) {
+					t.Errorf("lost: %v", err)
 				}
 				if err := n.SetChannels(context.Background(), 2); !errors.Is(err, nic.ErrNoDevice) {
 					t.Errorf("SetChannels: %v", err)

@@ -5,7 +5,8 @@
 // from [NIC.Send], which copies them, or from [NIC.Pump], whose source puts them
 // straight into memory that is shared with the host; received frames go to a
 // [nic.Sink] in batches. Settings change while frames flow: the driver takes the
-// device apart and brings it up again below its users.
+// device apart and brings it up again below its users. It does so too when the device
+// was lost and there is another one: see [NIC.Reattach].
 //
 // # How it works
 //
@@ -80,7 +81,6 @@ var ErrClosed = errors.New("netvsc: the NIC is closed")
 
 // A NIC is an open device. Its methods may be called from any goroutine.
 type NIC struct {
-	dev       channel.Device
 	log       *slog.Logger
 	timeout   time.Duration
 	ringBytes int
@@ -88,6 +88,7 @@ type NIC struct {
 	// owner is held, as its one value, by whoever changes settings. It guards
 	// the fields below it.
 	owner    chan struct{}
+	dev      channel.Device // to attach to
 	want     settings
 	up       bool
 	attached bool // the session is more than a memory
@@ -98,10 +99,13 @@ type NIC struct {
 	flowing bool // under gate: senders may use the session
 
 	session atomic.Pointer[session] // the last one attached; never nil
+	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
+	lost    chan error              // capacity 1, see Lost
 	sink    atomic.Pointer[nic.Sink]
 	count   counter.Set
 
-	link link
+	link  link
+	watch watch
 
 	pumpMu   sync.Mutex
 	pumps    map[*pump]struct{}
@@ -121,7 +125,7 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 	n := &NIC{
 		dev: dev, log: cfg.Log, timeout: cfg.Timeout, ringBytes: cfg.RingBytes,
 		owner: make(chan struct{}, 1), want: want,
-		pumps: map[*pump]struct{}{}, done: make(chan struct{}),
+		pumps: map[*pump]struct{}{}, done: make(chan struct{}), lost: make(chan error, 1),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -133,10 +137,12 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 		n.ringBytes = defaultRingBytes
 	}
 	n.link.init()
+	n.watch.init()
 	if err := n.start(ctx, want); err != nil {
 		return nil, fmt.Errorf("netvsc: open: %w", err)
 	}
 	go n.link.run(n.done)
+	go n.watch.run(n)
 	return n, nil
 }
 
@@ -173,16 +179,24 @@ type settings struct {
 	mtu                    int
 }
 
-// failure returns why the NIC can no longer be used, nil if it can.
-func (n *NIC) failure() error {
+// closed reports whether Close was called.
+func (n *NIC) closed() bool {
 	select {
 	case <-n.done:
-		return ErrClosed
+		return true
 	default:
+		return false
+	}
+}
+
+// failure returns why the NIC can't be used now, nil if it can.
+func (n *NIC) failure() error {
+	if n.closed() {
+		return ErrClosed
 	}
 	s := n.session.Load()
 	select {
-	case <-n.dev.Rescinded():
+	case <-s.dev.Rescinded():
 		s.fail(channel.ErrRescinded) // who hears of it first tells everybody
 	default:
 	}
@@ -228,7 +242,7 @@ type Info struct {
 func (n *NIC) Info() Info {
 	s := n.session.Load()
 	return Info{
-		VMBus: n.dev.Version().String(), NVSP: s.version.String(), NDIS: s.version.NDIS().String(),
+		VMBus: s.dev.Version().String(), NVSP: s.version.String(), NDIS: s.version.NDIS().String(),
 		MAC: s.mac, MTU: s.mtu, Name: s.name, Channels: len(s.queues),
 		RxSections: s.rxSections, RxSize: s.rxSectionSize,
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),

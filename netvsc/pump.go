@@ -30,8 +30,8 @@ type pump struct {
 var errStarved = errors.New("netvsc: nothing to read into")
 
 // Pump reads frames from src straight into guest memory and sends them until ctx
-// ends or the source is closed, when it returns nil, or the NIC is closed or its
-// device gone, when it returns the reason. While the NIC is down, is being
+// ends or the source is closed, when it returns nil, or the NIC is closed, when it
+// returns ErrClosed. While the NIC is down, has lost its device, is being
 // reconfigured, or the host is behind, the source is not read.
 //
 // Each Pump is called in a goroutine of its own; every source has one.
@@ -46,8 +46,8 @@ func (n *NIC) Pump(ctx context.Context, src nic.Source) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := n.failure(); err != nil {
-			return err
+		if n.closed() {
+			return ErrClosed
 		}
 		err := p.round()
 		switch {
@@ -72,10 +72,10 @@ func (p *pump) round() error {
 	n := p.n
 	n.gate.RLock()
 	defer n.gate.RUnlock()
-	if !n.flowing {
+	s := n.session.Load()
+	if !n.flowing || s.broken() {
 		return errStarved
 	}
-	s := n.session.Load()
 	if p.send == nil || p.send.s != s {
 		p.send = newSender(s)
 	}
@@ -124,7 +124,6 @@ func (p *pump) await(ctx context.Context) {
 	case <-p.wake:
 	case <-ctx.Done():
 	case <-p.n.done:
-	case <-p.n.dev.Rescinded():
 	}
 }
 
@@ -134,13 +133,13 @@ func (p *pump) ready() bool {
 	n := p.n
 	n.gate.RLock()
 	defer n.gate.RUnlock()
-	if n.failure() != nil {
+	if n.closed() {
 		return true
 	}
-	if !n.flowing {
+	s := n.session.Load()
+	if !n.flowing || s.broken() {
 		return false
 	}
-	s := n.session.Load()
 	return s.blocked(p.blocked) == nil && s.landable()
 }
 

@@ -27,6 +27,7 @@ type queue struct {
 	txns        transactions
 	waiting     []batch // what the full ring did not take
 	outstanding int     // sends of frames that the host has not completed
+	confirmed   uint64  // and those that it has
 	scratch     [512]byte
 	pages       [1]vmbus.PageRange
 	armed       bool // the host was asked to signal room

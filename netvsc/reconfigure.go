@@ -9,8 +9,21 @@ import (
 )
 
 // own waits for the right to change settings, and returns the function that gives
-// it up again.
+// it up again. It fails for a NIC that has lost its device.
 func (n *NIC) own(ctx context.Context) (release func(), err error) {
+	release, err = n.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.failure(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// take is own for what works without a device too.
+func (n *NIC) take(ctx context.Context) (release func(), err error) {
 	select {
 	case <-n.done:
 		return nil, ErrClosed
@@ -23,10 +36,6 @@ func (n *NIC) own(ctx context.Context) (release func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("netvsc: wait for another change of settings: %w", ctx.Err())
 	}
-	if err := n.failure(); err != nil {
-		<-n.owner
-		return nil, err
-	}
 	return func() { <-n.owner }, nil
 }
 
@@ -35,7 +44,7 @@ func (n *NIC) own(ctx context.Context) (release func(), err error) {
 // or, if that fails, with what was. Senders and sources pause meanwhile, and then
 // go on. The caller owns the NIC.
 //
-// If neither attaches, the NIC stays without a device; another change of settings
+// If neither attaches, the NIC has lost its device; another change of settings
 // tries again.
 func (n *NIC) reconfigure(ctx context.Context, want settings) error {
 	if err := n.detach(ctx); err != nil {
@@ -51,6 +60,7 @@ func (n *NIC) reconfigure(ctx context.Context, want settings) error {
 	defer cancel()
 	if e := n.start(ctx, n.want); e != nil {
 		err = errors.Join(err, fmt.Errorf("go back to the settings before: %w", e))
+		n.lose(n.session.Load())
 	}
 	return err
 }
@@ -61,12 +71,15 @@ func (n *NIC) start(ctx context.Context, want settings) error {
 	if err != nil {
 		return err
 	}
-	n.session.Store(s)
+	n.adopt(s)
 	n.attached = true
-	if !n.up {
-		return nil
+	switch {
+	case s.broken():
+		err = s.err
+	case n.up:
+		err = n.resume(ctx)
 	}
-	if err := n.resume(ctx); err != nil {
+	if err != nil {
 		ctx, cancel := n.ownTime(ctx)
 		defer cancel()
 		n.attached = false
@@ -75,15 +88,16 @@ func (n *NIC) start(ctx context.Context, want settings) error {
 	return nil
 }
 
-// detach finishes everything under way and takes the session apart. If the host
-// doesn't let it finish, the NIC goes on as it was.
+// detach finishes everything under way and takes the session apart; what a lost
+// device has under way is lost. If the host doesn't let it finish, the NIC goes on as
+// it was.
 func (n *NIC) detach(ctx context.Context) error {
 	if !n.attached {
 		return nil
 	}
 	s := n.session.Load()
 	if n.up {
-		if err := n.quiesce(ctx, s); err != nil {
+		if err := n.quiesce(ctx, s); err != nil && !s.broken() {
 			tctx, cancel := n.ownTime(ctx)
 			defer cancel()
 			return errors.Join(err, n.resume(tctx))
@@ -146,12 +160,12 @@ func (n *NIC) Close(ctx context.Context) error {
 	}
 	s := n.session.Load()
 	var errs []error
-	if n.up && !s.broken() {
-		errs = append(errs, n.quiesce(ctx, s))
+	if n.up {
+		lost := s.broken()
+		if err := n.quiesce(ctx, s); !lost {
+			errs = append(errs, err)
+		}
 	}
-	n.gate.Lock()
-	n.flowing = false
-	n.gate.Unlock()
 	errs = append(errs, s.close(ctx))
 	n.attached, n.up = false, false
 	n.setSink(nil)

@@ -79,9 +79,10 @@ func (r *requests) waitsFor(id uint32, t rndis.MessageType) *request {
 // one page, as hv_netvsc has it.
 const maxReply = 52 + 4096
 
-// wait waits for the answer to q.
-func (s *session) wait(ctx context.Context, q *request) ([]byte, error) {
-	ctx, cancel := s.n.bound(ctx)
+// wait waits for the answer to q. A host that has not given it in its time is
+// given up.
+func (s *session) wait(caller context.Context, q *request) ([]byte, error) {
+	ctx, cancel := s.n.bound(caller)
 	defer cancel()
 	var err error
 	select {
@@ -94,6 +95,9 @@ func (s *session) wait(ctx context.Context, q *request) ([]byte, error) {
 		err = s.err
 	case <-ctx.Done():
 		err = ctx.Err()
+		if caller.Err() == nil {
+			s.fail(fmt.Errorf("%w: no %s", ErrSilent, q.what))
+		}
 	}
 	s.requests.finish(q, nil, err)
 	return nil, fmt.Errorf("wait for %s: %w", q.what, err)

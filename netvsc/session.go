@@ -13,12 +13,14 @@ import (
 	"hvnet/nvsp"
 	"hvnet/rndis"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 )
 
 // A session is one attachment to the device. What bring-up has found out does not
 // change any more once senders see it.
 type session struct {
 	n        *NIC
+	dev      channel.Device
 	want     settings
 	requests requests
 
@@ -86,15 +88,13 @@ func (s *session) broken() bool {
 	}
 }
 
-// fail ends a session that can't go on: its device was taken away, or the host
-// broke the rules of a ring. All waits end, and nothing more is sent.
+// fail ends a session that can't go on: its device was taken away, the host does
+// not answer, or broke the rules of a ring. All waits end, and nothing more is sent.
 func (s *session) fail(err error) {
 	s.failOnce.Do(func() {
 		s.err = fmt.Errorf("netvsc: %w: %w", nic.ErrNoDevice, err)
-		s.n.link.set(nic.LinkState{})
 		close(s.failed)
-		s.n.log.Error("netvsc: device lost", "err", err)
-		s.n.interruptPumps()
+		s.n.lose(s)
 	})
 }
 
@@ -187,7 +187,7 @@ func (s *session) close(ctx context.Context) error {
 	}
 	// Hosts before VMBus 4.0 want a buffer's GPADL gone while the channel is
 	// open, later ones after it is closed.
-	early := s.n.dev.Version() < vmbus.Version4_0
+	early := s.dev.Version() < vmbus.Version4_0
 	for _, b := range []*shared{&s.buffers.rx, &s.buffers.tx} {
 		errs = append(errs, s.revoke(ctx, b))
 		if early {
@@ -204,7 +204,7 @@ func (s *session) close(ctx context.Context) error {
 	if len(s.queues) > 0 {
 		cctx, cancel := s.n.bound(ctx)
 		defer cancel()
-		if err := s.n.dev.Close(cctx, s.queues[0].ch); err != nil && !s.broken() {
+		if err := s.dev.Close(cctx, s.queues[0].ch); err != nil && !s.broken() {
 			errs = append(errs, fmt.Errorf("close channels: %w", err))
 			closed = false
 		}

@@ -11,9 +11,10 @@ import (
 
 // Up lets frames through: the host passes on what is for the NIC's address, all
 // multicast and broadcast, and sink gets them, from one goroutine per channel. Up
-// of a NIC that is up changes the sink.
+// of a NIC that is up changes the sink. One that has lost its device lets frames
+// through as soon as it has another.
 func (n *NIC) Up(ctx context.Context, sink nic.Sink) error {
-	release, err := n.own(ctx)
+	release, err := n.take(ctx)
 	if err != nil {
 		return err
 	}
@@ -23,7 +24,7 @@ func (n *NIC) Up(ctx context.Context, sink nic.Sink) error {
 		n.up = true
 		return nil
 	}
-	if err := n.resume(ctx); err != nil {
+	if err := n.resume(ctx); err != nil && !n.session.Load().broken() {
 		n.setSink(nil)
 		return fmt.Errorf("netvsc: up: %w", err)
 	}
@@ -35,7 +36,7 @@ func (n *NIC) Up(ctx context.Context, sink nic.Sink) error {
 // has, and lets go of the sink: when Down returns, it is not called any more. It
 // must not be called from the sink.
 func (n *NIC) Down(ctx context.Context) error {
-	release, err := n.own(ctx)
+	release, err := n.take(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,8 +45,10 @@ func (n *NIC) Down(ctx context.Context) error {
 		return nil
 	}
 	n.up = false
-	if n.attached {
-		err = n.quiesce(ctx, n.session.Load())
+	if s := n.session.Load(); n.attached {
+		if err = n.quiesce(ctx, s); s.broken() {
+			err = nil // nothing goes in any direction
+		}
 	}
 	n.setSink(nil)
 	if err != nil {
@@ -121,10 +124,11 @@ func (n *NIC) Rings() nic.Rings {
 // Stats returns the counters in the order of `ethtool -S`. Those of channels begin
 // anew with every change of settings, as hv_netvsc's do.
 func (n *NIC) Stats() []nic.Stat {
-	queues := n.session.Load().queues
+	s := n.session.Load()
+	queues := s.queues
 	counts := make([]*counter.Queue, len(queues))
 	for i, q := range queues {
 		counts[i] = q.count
 	}
-	return counter.Stats(&n.count, counts, n.dev.VPs())
+	return counter.Stats(&n.count, counts, s.dev.VPs())
 }

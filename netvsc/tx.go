@@ -284,6 +284,7 @@ func (l *lane) flush() {
 	q.watermark()
 	q.ch.Unlock()
 	l.ready = l.ready[:0]
+	q.s.n.watch.start()
 }
 
 // discard gives back the memory of a batch that is not sent.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,9 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
-		"ports": func(context.Context, []byte) (any, error) { return h.Ports(), nil },
+		"ports":   func(context.Context, []byte) (any, error) { return h.Ports(), nil },
+		"rescind": onPort(h.Rescind),
+		"offer":   onPort(h.Offer),
 	})
 	if err != nil {
 		return err
@@ -71,8 +74,56 @@ type hostCtlCmd struct {
 
 // hostCtlPath is a running host, and what it can be asked.
 type hostCtlPath struct {
-	Path  string       `arg:"" help:"Socket of the host."`
-	Ports hostPortsCmd `cmd:"" help:"List the ports of the switch."`
+	Path    string         `arg:"" help:"Socket of the host."`
+	Ports   hostPortsCmd   `cmd:"" help:"List the ports of the switch."`
+	Rescind hostRescindCmd `cmd:"" help:"Take the NIC of a port away from its guest."`
+	Offer   hostOfferCmd   `cmd:"" help:"Give the NIC of a port back to its guest."`
+}
+
+// ask calls a method of the host.
+func (p *hostCtlPath) ask(ctx context.Context, method string, args, result any) error {
+	err := control.Call(ctx, ctlPath(p.Path), method, args, result)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no host runs at %s", p.Path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("ask the host at %s: permission denied: only its own user and root may", p.Path)
+	case err != nil:
+		return fmt.Errorf("ask the host at %s: %w", p.Path, err)
+	}
+	return nil
+}
+
+// portArgs is what commands about one port take.
+type portArgs struct {
+	Port string `arg:"" help:"Name of the port."`
+}
+
+// onPort makes a handler of what is done to a port.
+func onPort(do func(port string) error) control.Handler {
+	return func(_ context.Context, args []byte) (any, error) {
+		var a portArgs
+		if err := json.Unmarshal(args, &a); err != nil {
+			return nil, fmt.Errorf("arguments: %w: %w", control.ErrMalformed, err)
+		}
+		return nil, do(a.Port)
+	}
+}
+
+// hostRescindCmd takes a NIC away.
+type hostRescindCmd struct{ portArgs }
+
+// Run has the host rescind the NIC's channels.
+func (r *hostRescindCmd) Run(ctx context.Context, c *commands) error {
+	return c.Host.Ctl.Path.ask(ctx, "rescind", r.portArgs, nil)
+}
+
+// hostOfferCmd gives it back.
+type hostOfferCmd struct{ portArgs }
+
+// Run has the host offer the NIC again.
+func (o *hostOfferCmd) Run(ctx context.Context, c *commands) error {
+	return c.Host.Ctl.Path.ask(ctx, "offer", o.portArgs, nil)
 }
 
 // hostPortsCmd lists ports.
@@ -81,15 +132,8 @@ type hostPortsCmd struct{}
 // Run prints the ports of the host's switch and what was lost at each.
 func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
 	var ports []host.PortInfo
-	path := c.Host.Ctl.Path.Path
-	err := control.Call(ctx, ctlPath(path), "ports", nil, &ports)
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no host runs at %s", path)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("ask the host at %s: permission denied: only its own user and root may", path)
-	case err != nil:
-		return fmt.Errorf("ask the host at %s: %w", path, err)
+	if err := c.Host.Ctl.Path.ask(ctx, "ports", nil, &ports); err != nil {
+		return err
 	}
 	return printPorts(s.out, ports)
 }

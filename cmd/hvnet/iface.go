@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -167,6 +168,22 @@ func (e *iface) addresses() []netip.Prefix {
 		return *a
 	}
 	return nil
+}
+
+// state says how the NIC is: lost is why it has no device, or nil.
+func (e *iface) state(lost error) string {
+	switch {
+	case errors.Is(lost, guest.ErrTakenAway):
+		return fmt.Sprintf("down: %v, waiting for it", lost)
+	case lost != nil:
+		return fmt.Sprintf("down: %v, retrying", lost)
+	}
+	info := e.guest.NIC.Info()
+	var with strings.Builder
+	for _, a := range e.addresses() {
+		fmt.Fprintf(&with, ", %s", a)
+	}
+	return fmt.Sprintf("up: %s, NVSP %s over VMBus %s, %d channels%s", info.MAC, info.NVSP, info.VMBus, info.Channels, with.String())
 }
 
 // environment tells a command about the interface.

@@ -19,10 +19,11 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.MaybeHelper()
 	testscript.Main(m, map[string]func(){
-		"hvnet":    main,
-		"testdns":  testDNS,
-		"testecho": testEcho,
-		"testdial": testDial,
+		"hvnet":      main,
+		"testdns":    testDNS,
+		"testecho":   testEcho,
+		"testdial":   testDial,
+		"testdoomed": testDoomed,
 	})
 }
 

@@ -31,8 +31,9 @@ var clearer = []struct {
 	{regexp.MustCompile(`expected duration (?:value )?but got ("[^"]*").*$`), "$1 is no time: want one such as 3s or 500ms"},
 	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
 	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
-	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports"},
-	{regexp.MustCompile(`^expected "ports"$`), "missing what to ask the host: ports"},
+	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, rescind PORT or offer PORT"},
+	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, rescind PORT or offer PORT"},
+	{regexp.MustCompile(`^expected "<port>"$`), "missing PORT, the name of a port"},
 	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
 }
 
@@ -66,10 +67,10 @@ func selected(ctx *kong.Context) *kong.Node {
 
 // called is what the user calls a command.
 func called(c *kong.Node) string {
-	switch c.Path() {
-	case "host serve":
+	switch {
+	case c.Path() == "host serve":
 		return "host"
-	case "host ctl <path> ports":
+	case strings.HasPrefix(c.Path(), "host ctl "):
 		return "host ctl"
 	}
 	return c.Path()
@@ -96,11 +97,13 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
 
 // usages are the first lines of help, where the parser's would mislead.
 var usages = map[string]string{
-	"run":                   "hvnet run [flags] [--] [CMD ...]",
-	"host serve":            "hvnet host --listen=PATH [flags]",
-	"host ctl":              "hvnet host ctl PATH ports",
-	"host ctl <path> ports": "hvnet host ctl PATH ports",
-	"up":                    "hvnet up PATH [flags]",
+	"run":                     "hvnet run [flags] [--] [CMD ...]",
+	"host serve":              "hvnet host --listen=PATH [flags]",
+	"host ctl":                "hvnet host ctl PATH ports | rescind PORT | offer PORT",
+	"host ctl <path> ports":   "hvnet host ctl PATH ports",
+	"host ctl <path> rescind": "hvnet host ctl PATH rescind PORT",
+	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
+	"up":                      "hvnet up PATH [flags]",
 }
 
 // help prints the help of a command, or of what the command does by default. That

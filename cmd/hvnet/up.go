@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"hvnet/guest"
@@ -19,10 +18,8 @@ type upCmd struct {
 	logFlags
 }
 
-// errHostGone is why up ends by itself.
-var errHostGone = errors.New("the host is gone")
-
-// Run keeps the interface up until it is interrupted or the host is gone.
+// Run keeps the interface until it is interrupted. When the host takes the NIC away or
+// is gone, the interface stays, without carrier, until the NIC is back.
 func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	defer func() {
 		if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
@@ -62,19 +59,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := e.configure(start, addrs, nil, dhcp, s.err); err != nil {
 		return err
 	}
-	info := g.NIC.Info()
-	var with strings.Builder
-	for _, a := range e.addresses() {
-		fmt.Fprintf(&with, ", %s", a)
-	}
-	fmt.Fprintf(s.out, "%s up: %s, NVSP %s over VMBus %s, %d channels%s\n",
-		c.Iface, info.MAC, info.NVSP, info.VMBus, g.NIC.Channels().Combined, with.String())
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-g.Done():
-		return errHostGone
-	}
+	g.OnChange(func(lost error) { fmt.Fprintf(s.out, "%s %s\n", c.Iface, e.state(lost)) })
+	<-ctx.Done()
+	return nil
 }
 
 // dial attaches to the host, waiting for it if there is none yet.

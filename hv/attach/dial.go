@@ -14,8 +14,9 @@ import (
 )
 
 // Dial attaches to the host that listens on path. It tries once: the error is
-// os.ErrNotExist if there is no socket, ErrNoHost if nobody listens on it, and
-// ErrRefused if the host does not want the guest. ctx ends only the attaching.
+// os.ErrNotExist if there is no socket, ErrNoHost if nobody listens on it,
+// hv.ErrGone if the host goes meanwhile, os.ErrDeadlineExceeded if it does not answer,
+// and ErrRefused if it does not want the guest. ctx ends only the attaching.
 func Dial(ctx context.Context, path string, h Hello) (hv.Partition, error) {
 	p, err := dial(ctx, path, h)
 	if err != nil {
@@ -86,12 +87,14 @@ func (p *partition) attach(ctx context.Context, h Hello) error {
 	add = p.add
 	first.pages = p.synic.Pages()
 	if err := send(p.conn, first.append(nil, 0), fds); err != nil {
-		return fmt.Errorf("say hello: %w", err)
+		return fmt.Errorf("say hello: %w: %w", hv.ErrGone, err)
 	}
 	x, err := newReceiver(p.conn, maxReply, 1+hv.MaxVPs).next()
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		} else {
+			err = fmt.Errorf("%w: %w", hv.ErrGone, err)
 		}
 		return fmt.Errorf("wait for the host's answer to the hello: %w", err)
 	}

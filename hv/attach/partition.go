@@ -154,6 +154,11 @@ func (p *partition) leave() {
 	})
 }
 
+func (p *partition) Leave() {
+	p.leave()
+	p.conn.CloseWrite() // the host reads the end of file
+}
+
 func (p *partition) Close() (err error) {
 	p.close.Do(func() {
 		p.leave()

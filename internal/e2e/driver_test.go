@@ -16,6 +16,7 @@ import (
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 	vmbusguest "hvnet/vmbus/guest"
 	vmbushost "hvnet/vmbus/host"
 )
@@ -26,7 +27,9 @@ type driverRig struct {
 	device *netvsp.Device
 	port   *driverPort
 	served chan error
+	server *vmbushost.Server
 	offer  *vmbushost.Offered
+	bus    *vmbusguest.Bus
 	guest  hv.Guest
 	gone   bool // the test has closed it
 }
@@ -46,6 +49,13 @@ func newDriverPort() *driverPort {
 }
 
 func (p *driverPort) Close() {}
+
+// clear forgets the frames so far.
+func (p *driverPort) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frames = nil
+}
 
 func (p *driverPort) WriteFrames(frames []nic.Frame) {
 	p.mu.Lock()
@@ -102,15 +112,14 @@ func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *dri
 	r := &driverRig{port: newDriverPort(), served: make(chan error, 1), guest: g}
 	r.device = netvsp.New(netvsp.Config{Name: "port", MAC: driverMAC, Profile: p}, func(nic.Sink) (netvsp.Port, error) { return r.port, nil })
 	srv := vmbushost.New(g, vmbushost.Config{Versions: p.VMBus})
-	r.offer, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: vmbus.GUID{1}}, r.device.Backend)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.server = srv
+	r.offerDevice(t)
 	go func() { r.served <- srv.Serve() }()
 	bus, err := vmbusguest.Connect(ctx, part, vmbusguest.Config{Versions: vmbus.Versions()})
 	if err != nil {
 		t.Fatalf("connect: %v", err)
 	}
+	r.bus = bus
 	dev, err := bus.Device(ctx, vmbus.ClassNIC)
 	if err != nil {
 		t.Fatal(err)
@@ -133,6 +142,16 @@ func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *dri
 		<-r.served
 	})
 	return r
+}
+
+// offerDevice offers the device on the guest's bus.
+func (r *driverRig) offerDevice(t testing.TB) {
+	t.Helper()
+	var err error
+	r.offer, err = r.server.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: vmbus.GUID{1}}, r.device.Backend)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // driverFrame returns a UDP frame from the NIC whose flow and content depend on id.
@@ -310,6 +329,13 @@ func (s *driverSource) ReadFrame(first, rest []byte) (int, error) {
 	return len(f), nil
 }
 
+func (s *driverSource) add(frames ...[]byte) {
+	s.mu.Lock()
+	s.frames = append(s.frames, frames...)
+	s.mu.Unlock()
+	s.Wake()
+}
+
 func (s *driverSource) Wait() error { <-s.wake; return nil }
 
 func (s *driverSource) Wake() {
@@ -319,27 +345,51 @@ func (s *driverSource) Wake() {
 	}
 }
 
-// TestDriverRescind takes the NIC away under traffic.
+// TestDriverRescind takes the NIC away under traffic and gives it back, several times.
 func TestDriverRescind(t *testing.T) {
 	r := newDriverRig(t, profile.Default, 2, netvsc.Config{})
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
 	if err := r.nic.Up(ctx, newDriverPort()); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
 	src := &driverSource{wake: make(chan struct{}, 1)}
-	go func() { ended <- r.nic.Pump(ctx, src) }()
-	r.offer.Rescind()
-	select {
-	case err := <-ended:
-		if !errors.Is(err, nic.ErrNoDevice) {
-			t.Errorf("pump: %v", err)
+	pumping, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.nic.Pump(pumping, src) }()
+	for round := range 5 {
+		_, frames := driverFrames(0, 64, func(i int) int { return 60 + i })
+		r.nic.Send(0, frames)
+		r.offer.Rescind()
+		for len(r.nic.Lost()) == 0 && ctx.Err() == nil {
+			r.nic.Send(0, frames)
 		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("the pump goes on")
+		if err := <-r.nic.Lost(); !errors.Is(err, channel.ErrRescinded) {
+			t.Fatalf("lost: %v", err)
+		}
+		if err := r.nic.SetChannels(ctx, 1); !errors.Is(err, nic.ErrNoDevice) {
+			t.Errorf("SetChannels: %v", err)
+		}
+		if err := r.nic.Detach(ctx); err != nil {
+			t.Fatal(err)
+		}
+		<-r.offer.Released()
+		r.port.clear()
+		raw := driverFrame(round, 100)
+		src.add(raw)
+		r.offerDevice(t)
+		dev, err := r.bus.Device(ctx, vmbus.ClassNIC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.nic.Reattach(ctx, dev); err != nil {
+			t.Fatal(err)
+		}
+		sameSet(t, "after the return", r.port.wait(t, "after the return", 1), [][]byte{raw})
 	}
-	if err := r.nic.SetChannels(ctx, 1); !errors.Is(err, nic.ErrNoDevice) {
-		t.Errorf("SetChannels: %v", err)
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("pump: %v", err)
 	}
 }
 
@@ -358,24 +408,22 @@ func TestDriverHostGone(t *testing.T) {
 			once.Do(func() { close(down) })
 		}
 	})
-	ended := make(chan error, 1)
-	src := &driverSource{wake: make(chan struct{}, 1)}
-	go func() { ended <- r.nic.Pump(ctx, src) }()
 	_, frames := driverFrames(0, 64, func(i int) int { return 60 + i })
 	r.nic.Send(0, frames)
 	r.gone = true
 	r.guest.Close()
+	deadline := time.After(10 * time.Second)
 	select {
-	case err := <-ended:
+	case err := <-r.nic.Lost():
 		if !errors.Is(err, nic.ErrNoDevice) {
-			t.Errorf("pump: %v", err)
+			t.Errorf("lost: %v", err)
 		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("the pump goes on")
+	case <-deadline:
+		t.Fatal("the NIC is not lost")
 	}
 	select {
 	case <-down:
-	case <-time.After(10 * time.Second):
+	case <-deadline:
 		t.Error("the link stays up")
 	}
 	if n := r.nic.Send(0, frames); n != 0 {

@@ -90,8 +90,10 @@ func (d *deaf) TakeMessage(_ int, m *hv.Message) bool {
 
 func (d *deaf) Done() <-chan struct{} { return d.done }
 
+func (d *deaf) Leave() { close(d.done) }
+
 func (d *deaf) Close() error {
-	close(d.done)
+	d.Leave()
 	return nil
 }
 

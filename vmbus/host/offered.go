@@ -22,6 +22,7 @@ type Offered struct {
 	offer   vmbus.Offer
 	backend channel.Backend
 	open    map[uint32]*openRings // by relid; the owner goroutine's
+	gone    chan struct{}         // closed when it was withdrawn and the guest has let go
 
 	withdrawn bool // under the server's lock
 
@@ -49,7 +50,8 @@ type sharedPages struct {
 // backend, which lives through all connections of the guest. The error is
 // ErrOffered for a device that is offered already.
 func (s *Server) Offer(o vmbus.Offer, open func(channel.Bus) channel.Backend) (*Offered, error) {
-	d := &Offered{s: s, offer: o, open: make(map[uint32]*openRings), shared: make(map[uint32]*sharedPages)}
+	d := &Offered{s: s, offer: o, open: make(map[uint32]*openRings), shared: make(map[uint32]*sharedPages),
+		gone: make(chan struct{})}
 	s.mu.Lock()
 	for _, e := range s.offered {
 		if !e.withdrawn && e.offer.Class == o.Class && e.offer.Instance == o.Instance {
@@ -77,6 +79,10 @@ func (d *Offered) Rescind() {
 	d.s.mu.Unlock()
 	d.s.order(func(m *machine) { m.withdraw(d.id) })
 }
+
+// Released is closed when the guest has let go of the device after Rescind. A guest
+// that leaves instead ends Serve.
+func (d *Offered) Released() <-chan struct{} { return d.gone }
 
 // Version returns the negotiated VMBus version.
 func (d *Offered) Version() vmbus.Version { return vmbus.Version(d.s.version.Load()) }

@@ -234,6 +234,7 @@ func (s *Server) act(a action) {
 		s.device(a.dev).remove()
 	case forget:
 		s.mu.Lock()
+		close(s.offered[a.dev].gone)
 		delete(s.offered, a.dev)
 		s.mu.Unlock()
 	case drop:

@@ -32,6 +32,7 @@ func Test(t *testing.T, open Opener) {
 		{"bad numbers", testRange},
 		{"guest leaves", testGuestLeaves},
 		{"host leaves", testHostLeaves},
+		{"guest deserts", testGuestDeserts},
 		{"hot paths do not allocate", testAllocations},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(t, open) })

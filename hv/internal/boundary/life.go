@@ -102,6 +102,34 @@ func testHostLeaves(t *testing.T, open Opener) {
 	after(t, p, g)
 }
 
+// testGuestDeserts has the guest leave and go on using its memory.
+func testGuestDeserts(t *testing.T, open Opener) {
+	p, g := open(t, 1)
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(Funcs{}) }()
+	r, err := p.Alloc(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Leave()
+	Await(t, p.Done(), "Done of the partition")
+	if err := Await(t, served, "Serve to return"); !errors.Is(err, hv.ErrGone) {
+		t.Errorf("Serve: %v", err)
+	}
+	r.Bytes[0]++ // the guest keeps its memory
+	if err := p.PostMessage(1, nil); !errors.Is(err, hv.ErrGone) {
+		t.Errorf("post: %v", err)
+	}
+	if err := p.Wait(0); !errors.Is(err, hv.ErrGone) {
+		t.Errorf("Wait: %v", err)
+	}
+	p.Leave()
+	if err := p.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	after(t, p, g)
+}
+
 // allocServed allocates a region from a host that serves.
 func allocServed(p hv.Partition, g hv.Guest) (hv.Region, error) {
 	go g.Serve(Funcs{})

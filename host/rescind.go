@@ -1,0 +1,55 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+
+	"hvnet/vmbus"
+)
+
+// ErrNoGuest is returned for a port that no guest has.
+var ErrNoGuest = errors.New("no guest has this port")
+
+// Rescind takes the NIC of a port away from its guest, in the middle of whatever the
+// guest does with it. The guest stays attached.
+func (h *Host) Rescind(name string) error {
+	return h.change("rescind", name, func(p *port) error {
+		if p.offered == nil {
+			return errors.New("the NIC is taken away already")
+		}
+		p.offered.Rescind()
+		p.offered = nil
+		return nil
+	})
+}
+
+// Offer gives the NIC of a port back to its guest, after Rescind. The guest sees it
+// as soon as it has let go of it.
+func (h *Host) Offer(name string) error {
+	return h.change("offer", name, func(p *port) error {
+		if p.offered != nil {
+			return errors.New("the guest has the NIC")
+		}
+		return p.offer()
+	})
+}
+
+// change does something to the port of an attached guest.
+func (h *Host) change(what, name string, f func(*port) error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.ports[name]
+	if p == nil {
+		return fmt.Errorf("%s port %s: %w", what, name, ErrNoGuest)
+	}
+	if err := f(p); err != nil {
+		return fmt.Errorf("%s port %s: %w", what, name, err)
+	}
+	return nil
+}
+
+// offer offers the port's NIC on its guest's bus.
+func (p *port) offer() (err error) {
+	p.offered, err = p.bus.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
+	return err
+}
