@@ -250,6 +250,7 @@ func TestHostileRing(t *testing.T) {
 				h.expectBad = true
 				n := open(t, h, Config{Queues: 1})
 				up(t, n)
+				synctest.Wait()
 				c.do(h.queue(0))
 				synctest.Wait()
 				for range 16 {

@@ -345,10 +345,12 @@ func TestGuestDeath(t *testing.T) {
 	accepting, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { h.Accept(accepting, l) })
+	begin := time.Now()
 	g, err := newTalker(t.Context(), path, guest.Config{Name: "bystander"}, "198.18.0.2")
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("from attaching to the first answer of the gateway: %v", time.Since(begin))
 	var pings atomic.Int64
 	work.Go(func() {
 		for accepting.Err() == nil {
