@@ -155,12 +155,12 @@ func (s *session) sendControl(ctx context.Context, what string, r *request, msg 
 	if len(msg) > s.pages.size {
 		return fmt.Errorf("send %s: %d bytes, want at most %d", what, len(msg), s.pages.size)
 	}
-	page := s.pages.take()
-	if page == none {
-		return fmt.Errorf("send %s: the host has completed none of the last %d control messages", what, s.pages.max)
+	page, err := s.controlPage(ctx)
+	if err != nil {
+		return fmt.Errorf("send %s: %w", what, err)
 	}
 	copy(s.pages.bytes(page), msg)
-	err := s.put(ctx, what, func(q *queue) ([]byte, uint64) {
+	err = s.put(ctx, what, func(q *queue) ([]byte, uint64) {
 		id, t := q.txns.begin()
 		if t == nil {
 			return nil, 0
@@ -176,6 +176,21 @@ func (s *session) sendControl(ctx context.Context, what string, r *request, msg 
 		s.pages.give(page)
 	}
 	return err
+}
+
+// controlPage takes a page for a control message. There may be none for a moment: a
+// message is often answered before it is completed.
+func (s *session) controlPage(ctx context.Context) (int32, error) {
+	ctx, cancel := s.n.bound(ctx)
+	defer cancel()
+	for {
+		if page := s.pages.take(); page != none {
+			return page, nil
+		}
+		if err := s.pause(ctx); err != nil {
+			return none, fmt.Errorf("wait for the host to complete one of the last %d control messages: %w", s.pages.max, err)
+		}
+	}
 }
 
 // put puts one packet into the primary channel's ring, waiting for room if need be.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"hvnet/counter"
 	"hvnet/nic"
@@ -141,6 +142,46 @@ func TestTrapLongestFrames(t *testing.T) {
 		}
 	}
 	alive(t, h, n, r)
+}
+
+// TestTrapAnswersBeforeCompletions has the host answer control messages at once and
+// complete them only when it has as many as the driver has pages for.
+func TestTrapAnswersBeforeCompletions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		var held []uint64
+		most := 0
+		h.onControl = func(q *fakeQueue, got rndis.MessageType, m []byte, tid uint64) bool {
+			if a := q.answer(got, m); a != nil {
+				q.indicate(a)
+			}
+			held = append(held, tid)
+			most = max(most, len(held))
+			if len(held) < controlPages && got != rndis.TypeHalt {
+				return true
+			}
+			list := held
+			held = nil
+			time.AfterFunc(time.Second, func() {
+				for _, tid := range list {
+					q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
+				}
+			})
+			return true
+		}
+		n, err := Open(context.Background(), h, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		checkPools(t, n)
+		h.clean(t)
+		if most != controlPages {
+			t.Errorf("%d messages were under way, want %d", most, controlPages)
+		}
+	})
 }
 
 // TestTrapBatchLimits has the host announce absurd limits of what a packet may
