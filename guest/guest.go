@@ -35,6 +35,9 @@ type Config struct {
 	Queues int     // channels at first; 0: min(8, VPs)
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
+	// Refused, if not nil, is told of each change of a kernel interface that the
+	// NIC could not follow, and that was taken back; see [Guest.Join].
+	Refused func(error)
 }
 
 // A Guest is a connected guest with its NIC.
@@ -44,6 +47,8 @@ type Guest struct {
 	part hv.Partition
 	bus  *vmbusguest.Bus
 	dev  channel.Device
+
+	refused func(error)
 }
 
 // Dial attaches to the host at path and starts a guest there. While there is no
@@ -85,7 +90,7 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 // Start connects a guest to the host on the other side of p, and owns p from then
 // on, also if it fails.
 func Start(ctx context.Context, p hv.Partition, cfg Config) (*Guest, error) {
-	g := &Guest{part: p}
+	g := &Guest{part: p, refused: cfg.Refused}
 	err := g.start(ctx, cfg)
 	if err != nil {
 		if g.bus != nil {

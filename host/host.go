@@ -38,6 +38,10 @@ var ErrClosing = errors.New("the host is closing")
 type Config struct {
 	// Profile is the host release to be; the zero value is the default one.
 	Profile profile.Profile
+	// AllowSpoofing lets guests change their address and send from any, as MAC
+	// address spoofing of a Hyper-V port does. Such a port learns who is behind
+	// it, and gets frames for unknown stations too.
+	AllowSpoofing bool
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -147,11 +151,15 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 	}
 	p := &port{name: want.Name, mac: want.MAC, guest: g}
 	p.dev = netvsp.New(netvsp.Config{
-		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log,
+		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, AllowSpoofing: h.cfg.AllowSpoofing, Log: h.cfg.Log,
 		Fault: func(error) { g.Close() },
 	},
 		func(sink nic.Sink) (netvsp.Port, error) {
-			return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
+			opt := vswitch.PortOptions{MAC: p.mac}
+			if h.cfg.AllowSpoofing {
+				opt.MAC = nic.MAC{}
+			}
+			return h.sw.Connect(p.name, sink, opt)
 		})
 	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Log: h.cfg.Log})
 	p.offered, err = srv.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
@@ -300,10 +308,12 @@ func (p *PortInfo) Drops() map[string]uint64 {
 	return drops
 }
 
-// Address returns the address of the station behind the port: its own, or the one
-// that was learned; "-" if there is none or more than one.
+// Address returns the address of the station behind the port: its own, as the guest
+// may have set it, or the one that was learned; "-" if there is none or more than one.
 func (p *PortInfo) Address() string {
 	switch {
+	case p.Guest != nil:
+		return p.Guest.MAC.String()
 	case !p.Switch.MAC.IsZero():
 		return p.Switch.MAC.String()
 	case len(p.Switch.Stations) == 1:

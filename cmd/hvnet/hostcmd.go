@@ -40,7 +40,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	h := host.New(host.Config{Profile: plan.profile, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, AllowSpoofing: c.AllowSpoofing, Log: log})
 	defer closeIn(&err, h.Close)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -35,6 +36,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	cfg.Refused = func(err error) { fmt.Fprintf(s.err, "hvnet: %v\n", err) }
 	addrs, dhcp, err := c.addresses()
 	if err != nil {
 		return err
@@ -55,7 +57,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, AllowSpoofing: c.AllowSpoofing, Log: log})
 	defer closeIn(&err, h.Close)
 	if err := plan.connect(h); err != nil {
 		return err
