@@ -105,7 +105,11 @@ func (q *queue) write(frames []nic.Frame) {
 	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
 	switch {
 	case r == nil:
-		q.count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
+		count := &q.count
+		if q.stopped() {
+			count = &q.s.d.lost // has taken over what the queue had counted
+		}
+		count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
 		return
 	case passes.bits == 0:
 		q.count.rxDropped[DropFilter].Add(uint64(len(frames)))
