@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -10,43 +11,56 @@ import (
 	"hvnet/internal/need"
 )
 
-// TestIperfThroughSettings has users change everything about a guest's interface
-// that can be changed while TCP streams go both ways: both live through it.
+// streamTime is how long the streams of the test below go, in seconds.
+const streamTime = 15
+
+// TestIperfThroughSettings has users change whatever can be changed about two
+// guests' interfaces, 200 times at random, while TCP streams go both ways: both live
+// through it, and nothing is refused.
 func TestIperfThroughSettings(t *testing.T) {
 	needPair(t)
 	need.Tool(t, "iperf3")
 	p := lab.NewPairOn(t, "hvnet", []string{"--allow-spoofing"}, "--vcpus", "4")
 	streams := []*lab.Stream{
-		lab.StartStream(t, p.NS[0], p.NS[1], p.Addr[1], 12),
-		lab.StartStream(t, p.NS[1], p.NS[0], p.Addr[0], 12),
+		lab.StartStream(t, p.NS[0], p.NS[1], p.Addr[1], streamTime),
+		lab.StartStream(t, p.NS[1], p.NS[0], p.Addr[0], streamTime),
 	}
 	pause(t.Context(), time.Second) // both have agreed on their segments' size, by an MTU of 1500
-	changes := 0
-	do := func(what string, guest int, argv ...string) {
-		t.Helper()
-		start := time.Now()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	one := func(values ...string) string { return values[r.IntN(len(values))] }
+	set := func(words ...string) []string { return append([]string{"ip", "link", "set", "dev", "eth0"}, words...) }
+	start := time.Now()
+	const changes = 200
+	for range changes {
+		guest := r.IntN(2)
+		var argv []string
+		switch r.IntN(6) {
+		case 0:
+			argv = set("mtu", one("1400", "1500", "9000"))
+		case 1:
+			argv = set("address", fmt.Sprintf("02:00:00:00:0%d:%02x", guest+1, r.IntN(256)))
+		case 2:
+			argv = set("promisc", one("on", "off"))
+		case 3:
+			argv = []string{"sh", "-c", "ip link set eth0 down; ip link set eth0 up"}
+		case 4:
+			argv = []string{"sh", "-c", "hvnet ethtool -L eth0 combined " + one("1", "2", "3", "4") + " || true"} // unmodified is a failure
+		case 5:
+			argv = []string{"hvnet", "ethtool", "-G", "eth0", "rx", fmt.Sprint(500 + r.IntN(2500)), "tx", fmt.Sprint(30 + r.IntN(300))}
+		}
 		p.Run(t, p.NS[guest].In(argv...)...)
-		t.Logf("%s at guest %d: took %v", what, guest+1, time.Since(start).Round(time.Millisecond))
-		changes++
-		pause(t.Context(), 300*time.Millisecond)
 	}
-	link := func(guest int, words ...string) {
-		t.Helper()
-		do("ip link set "+strings.Join(words, " "), guest, append([]string{"ip", "link", "set", "dev", "eth0"}, words...)...)
+	took := time.Since(start)
+	t.Logf("%d changes took %v", changes, took.Round(time.Millisecond))
+	if took > streamTime*time.Second {
+		t.Error("the last changes were made without traffic")
 	}
-	for g := range p.NS {
-		link(g, "mtu", "1400")
-		link(g, "mtu", "9000")
-		link(g, "address", fmt.Sprintf("02:00:00:00:00:0%d", g+1))
-		link(g, "promisc", "on")
-		do("-L", g, "hvnet", "ethtool", "-L", "eth0", "combined", "1")
-		do("-G", g, "hvnet", "ethtool", "-G", "eth0", "rx", "500", "tx", "50")
-		link(g, "promisc", "off")
-		link(g, "down")
-		link(g, "up")
-		do("-L", g, "hvnet", "ethtool", "-L", "eth0", "combined", "4")
-		link(g, "mtu", "1500")
-		do("-G", g, "hvnet", "ethtool", "-G", "eth0", "rx", "5000", "tx", "170")
+	want := [2]string{} // what a quiet end looks like
+	for g, ns := range p.NS {
+		want[g] = fmt.Sprintf("02:00:00:00:0%d:ff", g+1)
+		p.Run(t, ns.In(set("address", want[g], "mtu", "1500", "up")...)...)
 	}
 	for i, s := range streams {
 		r := s.Result(t)
@@ -59,15 +73,18 @@ func TestIperfThroughSettings(t *testing.T) {
 			}
 		}
 		t.Logf("stream %d: %.2f Gbit/s, %d retransmits; of each second %s", i+1, r.Gbps, r.Retransmits, strings.Join(rates, " "))
-		if len(r.Intervals) < 12 || idle > 2 { // one for each time that an interface was down
+		if len(r.Intervals) < streamTime || idle > streamTime/4 { // an interface that goes down takes its neighbours' answers with it
 			t.Errorf("stream %d lived %d seconds, %d of them without data", i+1, len(r.Intervals), idle)
 		}
 	}
 	ports := string(p.Run(t, "hvnet", "host", "ctl", p.Socket, "ports"))
-	t.Logf("%d changes\n%s", changes, ports)
-	for _, want := range []string{"02:00:00:00:00:01 ", "02:00:00:00:00:02 "} {
-		if !strings.Contains(ports, want) {
-			t.Errorf("the host does not know %s", want)
+	t.Logf("%s", ports)
+	for g, mac := range want {
+		if !strings.Contains(ports, mac) {
+			t.Errorf("the host does not know %s", mac)
+		}
+		if said := p.Up[g].Said(); strings.Contains(fmt.Sprint(said), "refused") {
+			t.Errorf("guest %d: %v", g+1, said)
 		}
 	}
 	p.Stop(t)
