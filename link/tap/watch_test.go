@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"hvnet/nic"
 )
@@ -151,6 +152,46 @@ func TestWatchOverrun(t *testing.T) {
 			t.Fatal("the last state does not come")
 		}
 		break
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWatchForged has somebody else than the kernel send to the socket.
+func TestWatchForged(t *testing.T) {
+	enter(t)
+	tap := open(t, Config{Name: "eth0", MAC: macA, MTU: 1500})
+	l := link(t, "eth0")
+	seen, ended := make(chan State, 10), make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() { ended <- tap.Watch(ctx, func(s State) { seen <- s }) }()
+	<-seen
+	var to unix.Sockaddr
+	if err := control(tap.ctl, func(fd int) (err error) { to, err = unix.Getsockname(fd); return }); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	m := unhex(t, linkMessage)
+	binary.NativeEndian.PutUint32(m[unix.SizeofNlMsghdr+linkIndex:], uint32(l.Attrs().Index))
+	if err := unix.Sendto(fd, m, 0, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetMTU(l, 1499); err != nil {
+		t.Fatal(err)
+	}
+	for s := range seen {
+		if s.Up {
+			t.Errorf("believed: %+v", s)
+		}
+		if s.MTU == 1499 {
+			break
+		}
 	}
 	stop()
 	if err := <-ended; err != nil {
