@@ -19,6 +19,7 @@ import (
 const (
 	methodShow        = "show"         // → snapshot
 	methodSetChannels = "set-channels" // channelsArgs → snapshot
+	methodSetRings    = "set-rings"    // ringsArgs → snapshot
 )
 
 // A snapshot is all that a device shows.
@@ -31,6 +32,11 @@ type snapshot struct {
 
 type channelsArgs struct {
 	Combined int `json:"combined"`
+}
+
+type ringsArgs struct {
+	Rx int `json:"rx"`
+	Tx int `json:"tx"`
 }
 
 // ServeDevice serves the driver of an interface of the network namespace (see
@@ -50,6 +56,16 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 				return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
 			}
 			if err := d.SetChannels(ctx, a.Combined); err != nil {
+				return nil, err
+			}
+			return show(), nil
+		},
+		methodSetRings: func(ctx context.Context, args []byte) (any, error) {
+			var a ringsArgs
+			if err := json.Unmarshal(args, &a); err != nil {
+				return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
+			}
+			if err := d.SetRings(ctx, a.Rx, a.Tx); err != nil {
 				return nil, err
 			}
 			return show(), nil
@@ -76,7 +92,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 }
 
 // A Client is a driver in another process. What it shows is of the moment of
-// [Device], [Client.Refresh] or [Client.SetChannels], whichever was last.
+// [Device], [Client.Refresh] or a change of settings, whichever was last.
 type Client struct {
 	path string
 	mu   sync.Mutex
@@ -107,6 +123,11 @@ func (c *Client) Refresh(ctx context.Context) error { return c.call(ctx, methodS
 // SetChannels implements ethtool.Device.
 func (c *Client) SetChannels(ctx context.Context, n int) error {
 	return c.call(ctx, methodSetChannels, channelsArgs{n})
+}
+
+// SetRings implements ethtool.Device.
+func (c *Client) SetRings(ctx context.Context, rx, tx int) error {
+	return c.call(ctx, methodSetRings, ringsArgs{rx, tx})
 }
 
 // call calls a method that returns a snapshot.

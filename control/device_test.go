@@ -21,15 +21,25 @@ import (
 
 const netns = 4026531840
 
-type fake struct{ channels nic.Channels }
+type fake struct {
+	channels nic.Channels
+	rings    nic.Rings
+}
 
 func (f *fake) DriverInfo() nic.DriverInfo {
 	return nic.DriverInfo{Driver: "hv_netvsc", Version: "1", Firmware: "N/A", Bus: "b", Stats: true, RegisterDump: true}
 }
 func (f *fake) Channels() nic.Channels { return f.channels }
-func (f *fake) Rings() nic.Rings       { return nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170} }
+func (f *fake) Rings() nic.Rings       { return f.rings }
 func (f *fake) Stats() []nic.Stat {
 	return []nic.Stat{{Name: "tx_busy", Value: 1<<64 - 1}, {Name: "rx_queue_0_packets", Value: 2}}
+}
+func (f *fake) SetRings(_ context.Context, rx, tx int) error {
+	if rx > f.rings.RxMax || tx > f.rings.TxMax {
+		return fmt.Errorf("set rings: %d, %d: %w", rx, tx, nic.ErrInvalid)
+	}
+	f.rings.Rx, f.rings.Tx = rx, tx
+	return nil
 }
 func (f *fake) SetChannels(_ context.Context, n int) error {
 	if n < 1 || n > f.channels.Max {
@@ -49,7 +59,7 @@ func runtimeIn(t *testing.T) string {
 
 func TestDevice(t *testing.T) {
 	dir := runtimeIn(t)
-	f := &fake{nic.Channels{Max: 64, Combined: 4}}
+	f := &fake{nic.Channels{Max: 64, Combined: 4}, nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}}
 	s, err := ServeDevice(netns, "eth0", f)
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +85,13 @@ func TestDevice(t *testing.T) {
 	}
 	if err := c.SetChannels(t.Context(), 99); !errors.Is(err, nic.ErrInvalid) {
 		t.Errorf("99 channels: %v", err)
+	}
+
+	if err := c.SetRings(t.Context(), 100, 20); err != nil || f.rings.Rx != 100 || f.rings.Tx != 20 || c.Rings() != f.rings {
+		t.Errorf("%v, %+v, %+v", err, f.rings, c.Rings())
+	}
+	if err := c.SetRings(t.Context(), 100, 2561); !errors.Is(err, nic.ErrInvalid) {
+		t.Errorf("2561 send sections: %v", err)
 	}
 
 	// The whole way of a command line.

@@ -5,10 +5,10 @@ import "hvnet/nic"
 // A command is one option of the command line.
 type command struct {
 	names  []string
-	text   string // what it does, in the list of -h
-	params []string
-	device bool   // takes the name of an interface
-	ioctl  string // why it does not go by netlink, said of names that only netlink takes
+	text   string   // what it does, in the list of -h
+	params []string // lines of -h, with ethtool's own indents
+	device bool     // takes the name of an interface
+	ioctl  string   // why it does not go by netlink, said of names that only netlink takes
 	run    func(*call) int
 }
 
@@ -23,12 +23,16 @@ const (
 func commands() []command {
 	return []command{
 		{names: []string{"-g", "--show-ring"}, text: "Query RX/TX ring parameters", device: true, ioctl: refused, run: (*call).showRings},
+		{
+			names: []string{"-G", "--set-ring"}, text: "Set RX/TX ring parameters", device: true, ioctl: refused, run: (*call).setRings,
+			params: []string{"\t\t[ rx N ]", "\t\t[ rx-mini N ]", "\t\t[ rx-jumbo N ]", "\t\t[ tx N ]"},
+		},
 		{names: []string{"-i", "--driver"}, text: "Show driver information", device: true, ioctl: noNetlink, run: (*call).showDriver},
 		{names: []string{"-S", "--statistics"}, text: "Show adapter statistics", device: true, ioctl: "ioctl-only request", run: (*call).showStats},
 		{names: []string{"-l", "--show-channels"}, text: "Query Channels", device: true, ioctl: refused, run: (*call).showChannels},
 		{
 			names: []string{"-L", "--set-channels"}, text: "Set Channels", device: true, ioctl: refused, run: (*call).setChannels,
-			params: []string{"rx N", "tx N", "other N", "combined N"},
+			params: []string{"               [ rx N ]", "               [ tx N ]", "               [ other N ]", "               [ combined N ]"},
 		},
 		{names: []string{"-h", "--help"}, text: "Show this help", run: (*call).help},
 		{names: []string{"--version"}, text: "Show version number", run: (*call).version},
@@ -50,7 +54,7 @@ func (c *call) help() int {
 			c.printf(" \t\t%s\n", cmd.text)
 		}
 		for _, p := range cmd.params {
-			c.printf("               [ %s ]\n", p)
+			c.printf("%s\n", p)
 		}
 	}
 	c.printf("\nFLAGS:\n")

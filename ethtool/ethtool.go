@@ -30,6 +30,10 @@ type Device interface {
 	SetChannels(ctx context.Context, n int) error
 	// Rings returns the receive and send sections.
 	Rings() nic.Rings
+	// SetRings makes the receive and send sections rx and tx, or as many as the
+	// host grants instead. It has an effect, or an error and none: nic.ErrInvalid
+	// for more than there can be.
+	SetRings(ctx context.Context, rx, tx int) error
 	// Stats returns the counters in the order in which they are shown.
 	Stats() []nic.Stat
 }
@@ -39,6 +43,8 @@ const (
 	exitFailure      = 1
 	exitDriverInfo   = 71
 	exitRings        = 76
+	exitRingsSame    = 80
+	exitSetRings     = 81
 	exitNoStats      = 94
 	exitStatsStrings = 96
 )

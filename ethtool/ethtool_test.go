@@ -22,6 +22,7 @@ import (
 // fake is the device of the transcripts.
 type fake struct {
 	channels nic.Channels
+	rings    nic.Rings
 	stats    []nic.Stat
 	refuse   error
 }
@@ -29,6 +30,7 @@ type fake struct {
 func newFake() *fake {
 	return &fake{
 		channels: nic.Channels{Max: 64, Combined: 1},
+		rings:    nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170},
 		stats:    []nic.Stat{{Name: "tx_scattered", Value: 7}, {Name: "rx_queue_0_packets", Value: 1<<64 - 1}},
 	}
 }
@@ -37,10 +39,18 @@ func (f *fake) DriverInfo() nic.DriverInfo {
 	return nic.DriverInfo{Driver: "hv_netvsc", Version: "6.18.0", Firmware: "N/A", Stats: true, RegisterDump: true}
 }
 func (f *fake) Channels() nic.Channels { return f.channels }
-func (f *fake) Rings() nic.Rings {
-	return nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}
+func (f *fake) Rings() nic.Rings       { return f.rings }
+func (f *fake) Stats() []nic.Stat      { return f.stats }
+func (f *fake) SetRings(_ context.Context, rx, tx int) error {
+	if f.refuse != nil {
+		return f.refuse
+	}
+	if rx < 0 || rx > f.rings.RxMax || tx < 0 || tx > f.rings.TxMax {
+		return fmt.Errorf("set rings: %d and %d: %w", rx, tx, nic.ErrInvalid)
+	}
+	f.rings.Rx, f.rings.Tx = max(rx, 10), max(tx, 10)
+	return nil
 }
-func (f *fake) Stats() []nic.Stat { return f.stats }
 func (f *fake) SetChannels(_ context.Context, n int) error {
 	if f.refuse != nil {
 		return f.refuse
@@ -144,6 +154,29 @@ func TestPoster(t *testing.T) {
 		if got := f.run(t, strings.Fields(step.args)...); got != step.want {
 			t.Errorf("%s\n%s", step.args, cmp.Diff(step.want, got))
 		}
+	}
+}
+
+// TestSetRings shows what a change has done; the host grants its own number.
+func TestSetRings(t *testing.T) {
+	f := newFake()
+	for _, step := range []struct {
+		args   string
+		rx, tx int
+	}{
+		{"-G eth0 rx 100", 100, 170},
+		{"-G eth0 tx 171", 100, 171},
+		{"--set-ring eth0 rx 5 tx 0x20", 10, 32},
+		{"-G eth0 rx 18811 rx-mini 0 rx-jumbo 0 tx 2560", 18811, 2560},
+	} {
+		got := f.run(t, strings.Fields(step.args)...)
+		if !strings.HasSuffix(got, "= 0\n") || f.rings.Rx != step.rx || f.rings.Tx != step.tx {
+			t.Errorf("%s: %+v\n%s", step.args, f.rings, got)
+		}
+	}
+	f.refuse = nic.ErrNoDevice
+	if got, want := f.run(t, "-G", "eth0", "rx", "50"), "! Cannot set device ring parameters: No such device\n= 81\n"; got != want {
+		t.Error(cmp.Diff(want, got))
 	}
 }
 
@@ -259,7 +292,7 @@ func FuzzScanInt(f *testing.F) {
 // FuzzRun: whatever the command line, there is an answer, and the device has a
 // number of channels that it can have.
 func FuzzRun(f *testing.F) {
-	for _, s := range []string{"-i eth0", "-L eth0 combined 0x2", "--debug 1 -S eth0", "--json -l eth0", "-g eth1", "-L * rx -1"} {
+	for _, s := range []string{"-i eth0", "-L eth0 combined 0x2", "--debug 1 -S eth0", "--json -l eth0", "-g eth1", "-L * rx -1", "-G eth0 rx 5 tx 0x10"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -270,6 +303,9 @@ func FuzzRun(f *testing.F) {
 		}
 		if n := d.channels.Combined; n < 1 || n > d.channels.Max {
 			t.Errorf("%q: %d channels", line, n)
+		}
+		if r := d.rings; r.Rx < 10 || r.Rx > r.RxMax || r.Tx < 10 || r.Tx > r.TxMax {
+			t.Errorf("%q: %+v", line, r)
 		}
 	})
 }

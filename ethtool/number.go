@@ -2,6 +2,7 @@ package ethtool
 
 import (
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -57,4 +58,39 @@ func digit(c byte) int64 {
 		return int64(c|0x20-'a') + 10
 	}
 	return 99
+}
+
+// numbers reads arguments of the form "kind N": for each kind its number, negative if
+// it is not given, which is what ethtool takes a negative one for. Of two the last
+// one counts.
+func (c *call) numbers(kinds [4]string) (wanted [4]int, ok bool) {
+	wanted = [4]int{-1, -1, -1, -1}
+	for i := 0; i < len(c.args); i += 2 {
+		k := slices.Index(kinds[:], c.args[i])
+		if k < 0 || i+1 == len(c.args) {
+			return wanted, false
+		}
+		n, ok := scanInt(c.args[i+1])
+		if !ok || n < math.MinInt32 || n > math.MaxInt32 {
+			return wanted, false
+		}
+		wanted[k] = int(n)
+	}
+	return wanted, true
+}
+
+// changes reports whether anything wanted differs from what is. It fills in what was
+// not given, and says of what was that it is so already.
+func (c *call) changes(kinds [4]string, wanted *[4]int, current [4]int) (changed bool) {
+	for k, n := range wanted {
+		switch {
+		case n < 0:
+			wanted[k] = current[k]
+		case n == current[k]:
+			c.fail(0, "%s unmodified, ignoring", kinds[k])
+		default:
+			changed = true
+		}
+	}
+	return changed
 }

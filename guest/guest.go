@@ -35,6 +35,9 @@ type Config struct {
 	Queues int     // channels at first; 0: min(8, VPs)
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
+	// Refused, if not nil, is told of each change of a kernel interface that the
+	// NIC could not follow, and that was taken back; see [Guest.Join].
+	Refused func(error)
 }
 
 // A Guest is a connected guest with its NIC.

@@ -15,6 +15,10 @@ import (
 // returns when traffic can flow; ctx bounds that alone. What is received goes to
 // also, too, if that is not nil. leave, which is called once, disconnects them again;
 // it neither closes the NIC nor the interface. A host that is gone is no error of it.
+//
+// From then on the NIC follows what users do to the interface with `ip link`: MTU,
+// address, promiscuity, down and up. What the host refuses is taken back on the
+// interface, and Config.Refused told.
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
 	var sink nic.Sink = t
 	if also != nil {
@@ -22,7 +26,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	}
 	pctx, stop := context.WithCancel(context.Background())
 	var pumps sync.WaitGroup
-	errs := make(chan error, t.Queues())
+	errs := make(chan error, t.Queues()+1)
 	leave = func(ctx context.Context) error {
 		g.NIC.OnLink(nil)
 		stop()
@@ -44,6 +48,11 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	if err := g.NIC.Up(ctx, sink); err != nil {
 		return nil, errors.Join(err, leave(ctx))
 	}
+	pumps.Go(func() {
+		if err := g.follow(pctx, t, sink); err != nil {
+			errs <- err
+		}
+	})
 	for i := range t.Queues() {
 		pumps.Go(func() {
 			if err := g.NIC.Pump(pctx, t.Queue(i)); err != nil && pctx.Err() == nil && !lost(err) {

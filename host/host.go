@@ -40,6 +40,10 @@ type Config struct {
 	Profile profile.Profile
 	// Monitor has guests signal by monitor page, see [vmbushost.Config].
 	Monitor bool
+	// AllowSpoofing lets guests change their address and send from any, as MAC
+	// address spoofing of a Hyper-V port does. Such a port learns who is behind
+	// it, and gets frames for unknown stations too.
+	AllowSpoofing bool
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -152,12 +156,16 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 	}
 	p := &port{name: want.Name, mac: want.MAC, guest: g}
 	p.dev = netvsp.New(netvsp.Config{
-		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, Log: h.cfg.Log,
+		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, AllowSpoofing: h.cfg.AllowSpoofing, Log: h.cfg.Log,
 		Fault: func(error) { g.Close() },
 	},
 		func(sink nic.Sink) (netvsp.Port, error) {
+			opt := vswitch.PortOptions{MAC: p.mac}
+			if h.cfg.AllowSpoofing {
+				opt.MAC = nic.MAC{}
+			}
 			return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
-				return h.sw.Connect(p.name, sink, vswitch.PortOptions{MAC: p.mac})
+				return h.sw.Connect(p.name, sink, opt)
 			})
 		})
 	h.links[p.name].apply(p.dev)
@@ -315,10 +323,12 @@ func (p *PortInfo) Drops() map[string]uint64 {
 	return drops
 }
 
-// Address returns the address of the station behind the port: its own, or the one
-// that was learned; "-" if there is none or more than one.
+// Address returns the address of the station behind the port: its own, as the guest
+// may have set it, or the one that was learned; "-" if there is none or more than one.
 func (p *PortInfo) Address() string {
 	switch {
+	case p.Guest != nil:
+		return p.Guest.MAC.String()
 	case !p.Switch.MAC.IsZero():
 		return p.Switch.MAC.String()
 	case len(p.Switch.Stations) == 1:

@@ -43,6 +43,7 @@ func (s *session) bringUp(ctx context.Context) error {
 		{"identify", s.identify},
 		{"prepare offloads", s.prepareOffload},
 		{"ask for the link", s.askLink},
+		{"restore the address", s.restoreAddress},
 		{"open further channels", s.openChannels},
 	} {
 		s.n.log.Debug("netvsc: bring-up", "step", i+1, "what", step.what)
@@ -55,7 +56,7 @@ func (s *session) bringUp(ctx context.Context) error {
 }
 
 func (s *session) log(what string) {
-	s.n.log.Info("netvsc: device "+what, "nvsp", s.version, "mac", s.mac, "mtu", s.mtu, "channels", len(s.queues),
+	s.n.log.Info("netvsc: device "+what, "nvsp", s.version, "mac", *s.address.Load(), "mtu", s.mtu, "channels", len(s.queues),
 		"rx", s.rxSections, "rxSize", s.rxSectionSize, "tx", s.txSections, "txSize", s.txSectionSize)
 }
 
@@ -222,6 +223,7 @@ func (s *session) identify(ctx context.Context) error {
 	if s.mac.IsZero() || s.mac.Multicast() {
 		return fmt.Errorf("query %v: %v is not the address of a NIC", rndis.OIDPermanentAddress, s.mac)
 	}
+	s.address.Store(&s.mac)
 	b, err = s.query(ctx, rndis.OIDFriendlyName, nil)
 	if err == nil {
 		s.name, _ = rndis.ParseUTF16(b) // a bad name is no name

@@ -33,10 +33,10 @@ type shared struct {
 	granted bool // and has been told what it is for
 }
 
-// bufferBytes returns the size of a buffer of n sections, in whole pages and at
-// most limit.
-func bufferBytes(n, section, limit int) int {
-	return min((n*section+hv.PageSize-1)&^(hv.PageSize-1), limit)
+// bufferBytes returns the size of a buffer for n bytes, in whole pages and at most
+// limit.
+func bufferBytes(n, limit int) int {
+	return min((n+hv.PageSize-1)&^(hv.PageSize-1), limit)
 }
 
 // share allocates a buffer and makes it known to the host.
@@ -56,12 +56,8 @@ func (s *session) share(ctx context.Context, what string, b *shared, bytes int) 
 
 // shareReceiveBuffer gives the host the buffer that it puts frames into.
 func (s *session) shareReceiveBuffer(ctx context.Context) error {
-	n := s.want.rxSections
-	if n == 0 {
-		n = defaultRxSections
-	}
 	b := &s.buffers.rx
-	if err := s.share(ctx, "receive buffer", b, bufferBytes(n, nominalRxSection, s.version.MaxReceiveBuffer())); err != nil {
+	if err := s.share(ctx, "receive buffer", b, bufferBytes(s.want.rxBytes, s.version.MaxReceiveBuffer())); err != nil {
 		return err
 	}
 	m, err := s.ask(ctx, "answer to SEND_RECEIVE_BUFFER",
@@ -88,12 +84,8 @@ func (s *session) shareReceiveBuffer(ctx context.Context) error {
 
 // shareSendBuffer gives the host the buffer that it takes frames from.
 func (s *session) shareSendBuffer(ctx context.Context) error {
-	n := s.want.txSections
-	if n == 0 {
-		n = defaultTxSections
-	}
 	b := &s.buffers.tx
-	if err := s.share(ctx, "send buffer", b, bufferBytes(n, nominalTxSection, nvsp.MaxSendBuffer)); err != nil {
+	if err := s.share(ctx, "send buffer", b, bufferBytes(s.want.txBytes, nvsp.MaxSendBuffer)); err != nil {
 		return err
 	}
 	m, err := s.ask(ctx, "answer to SEND_SEND_BUFFER",

@@ -91,6 +91,7 @@ type NIC struct {
 	dev      channel.Device // to attach to
 	want     settings
 	up       bool
+	promisc  bool // the packet filter lets everything through, when up
 	attached bool // the session is more than a memory
 
 	// gate is held, shared, by whoever touches the memory or the channels of a
@@ -163,9 +164,15 @@ func (c Config) settings() (settings, error) {
 			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
-	w := settings{queues: c.Queues, rxSections: c.RxSections, txSections: c.TxSections, mtu: c.MTU}
+	w := settings{queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
 	if w.queues == 0 {
 		w.queues = defaultQueues
+	}
+	if w.rxBytes == 0 {
+		w.rxBytes = defaultRxSections * nominalRxSection
+	}
+	if w.txBytes == 0 {
+		w.txBytes = defaultTxSections * nominalTxSection
 	}
 	if w.mtu == 0 {
 		w.mtu = defaultMTU
@@ -173,12 +180,13 @@ func (c Config) settings() (settings, error) {
 	return w, nil
 }
 
-// settings are what can be changed while a NIC is open. A change takes effect by a
-// new session.
+// settings are what a session is made with. A change takes effect by a new one,
+// but for that of the address, which the host takes at any time.
 type settings struct {
-	queues                 int
-	rxSections, txSections int // 0: the default buffer
-	mtu                    int
+	queues           int
+	rxBytes, txBytes int // of the buffers, before rounding up to pages
+	mtu              int
+	mac              nic.MAC // zero: the permanent address
 }
 
 // closed reports whether Close was called.
@@ -219,8 +227,9 @@ func (n *NIC) ownTime(ctx context.Context) (context.Context, context.CancelFunc)
 	return n.bound(context.WithoutCancel(ctx))
 }
 
-// MAC returns the permanent address, as the host gave it.
-func (n *NIC) MAC() nic.MAC { return n.session.Load().mac }
+// MAC returns the address in use: the permanent one, as the host gave it, or that
+// of the last [NIC.SetMAC].
+func (n *NIC) MAC() nic.MAC { return *n.session.Load().address.Load() }
 
 // MTU returns the longest packet in bytes, without Ethernet header, that host and
 // configuration agree on.
@@ -245,7 +254,7 @@ func (n *NIC) Info() Info {
 	s := n.session.Load()
 	return Info{
 		VMBus: s.dev.Version().String(), NVSP: s.version.String(), NDIS: s.version.NDIS().String(),
-		MAC: s.mac, MTU: s.mtu, Name: s.name, Channels: len(s.queues),
+		MAC: *s.address.Load(), MTU: s.mtu, Name: s.name, Channels: len(s.queues),
 		RxSections: s.rxSections, RxSize: s.rxSectionSize,
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
 		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),

@@ -129,7 +129,7 @@ func (n *NIC) quiesce(ctx context.Context, s *session) error {
 func (n *NIC) resume(ctx context.Context) error {
 	s := n.session.Load()
 	s.draining.Store(false)
-	if err := s.filter(ctx, rndis.FilterDirected|rndis.FilterAllMulticast|rndis.FilterBroadcast); err != nil {
+	if err := s.filter(ctx, n.passes()); err != nil {
 		return err
 	}
 	n.gate.Lock()
@@ -137,6 +137,16 @@ func (n *NIC) resume(ctx context.Context) error {
 	n.gate.Unlock()
 	n.wakePumps()
 	return nil
+}
+
+// passes returns the packet filter of a NIC that is up, as hv_netvsc has it:
+// everything, or what is for this station and for groups. Which groups is left to
+// whoever gets the frames.
+func (n *NIC) passes() uint32 {
+	if n.promisc {
+		return rndis.FilterPromiscuous
+	}
+	return rndis.FilterDirected | rndis.FilterAllMulticast | rndis.FilterBroadcast
 }
 
 // filter sets which frames the host passes on.

@@ -285,7 +285,7 @@ func TestReconfigure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = n.reconfigure(context.Background(), settings{queues: 3, rxSections: 100, txSections: 50, mtu: 4000})
+	err = n.reconfigure(context.Background(), settings{queues: 3, rxBytes: 100 * nominalRxSection, txBytes: 50 * nominalTxSection, mtu: 4000})
 	release()
 	if err != nil {
 		t.Fatal(err)

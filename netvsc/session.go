@@ -25,7 +25,8 @@ type session struct {
 	requests requests
 
 	version       nvsp.Version
-	mac           nic.MAC
+	mac           nic.MAC                 // permanent
+	address       atomic.Pointer[nic.MAC] // in use; changes with SetMAC
 	name          string
 	mtu           int
 	hostQueues    int // how many channels the host allows

@@ -8,7 +8,7 @@ type Drop int
 // The reasons.
 const (
 	DropNoGuest   Drop = iota // no guest has the device open
-	DropFilter                // the guest's packet filter is 0: its interface is down
+	DropFilter                // the guest's packet filter does not pass it: 0 if its interface is down
 	DropNoBuffer              // there is no receive buffer
 	DropNoSection             // the guest has not returned enough sections
 	DropRingFull              // the guest does not take packets out of the ring

@@ -102,12 +102,16 @@ func (q *queue) blame(err error) {
 // write is deliver with the producer lock held.
 func (q *queue) write(frames []nic.Frame) {
 	d := &q.delivery
-	r := q.receive
+	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
 	switch {
 	case r == nil:
-		q.count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
+		count := &q.count
+		if q.stopped() {
+			count = &q.s.d.lost // has taken over what the queue had counted
+		}
+		count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
 		return
-	case q.s.filter.Load() == 0:
+	case passes.bits == 0:
 		q.count.rxDropped[DropFilter].Add(uint64(len(frames)))
 		return
 	}
@@ -116,6 +120,10 @@ func (q *queue) write(frames []nic.Frame) {
 	for i := range frames {
 		f := &frames[i]
 		n := f.Len()
+		if !passes.frame(f) {
+			d.tally[DropFilter]++
+			continue
+		}
 		if room == 0 {
 			q.flushFrames()
 			if room = q.room(); room == 0 {

@@ -21,11 +21,12 @@ import (
 
 // hostFlags say what a host is.
 type hostFlags struct {
-	Profile string   `default:"${profile}" help:"The host release to be: ${profiles}."`
-	Gateway []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
-	DNS     []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
-	Uplink  []string `placeholder:"tap:IF" help:"Make a kernel interface IF and connect it to the switch, for this machine to take part. It takes root."`
-	Monitor bool     `help:"Have guests signal by monitor page, which the host then looks at all the time."`
+	Profile       string   `default:"${profile}" help:"The host release to be: ${profiles}."`
+	Gateway       []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
+	DNS           []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
+	AllowSpoofing bool     `help:"Let guests change their MAC address and send from any, as MAC address spoofing does on Hyper-V."`
+	Uplink        []string `placeholder:"tap:IF" help:"Make a kernel interface IF and connect it to the switch, for this machine to take part. It takes root."`
+	Monitor       bool     `help:"Have guests signal by monitor page, which the host then looks at all the time."`
 }
 
 // A hostPlan is what hostFlags ask for, checked before anything is made.

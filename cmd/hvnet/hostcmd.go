@@ -46,7 +46,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log})
 	defer closeIn(&err, h.Close)
 	bad.impair(h)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})

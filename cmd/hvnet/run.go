@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -40,6 +41,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	cfg.Refused = func(err error) { fmt.Fprintf(s.err, "hvnet: %v\n", err) }
 	addrs, dhcp, err := c.addresses()
 	if err != nil {
 		return err
@@ -60,7 +62,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log})
 	defer closeIn(&err, h.Close)
 	bad.impair(h)
 	if err := plan.connect(h); err != nil {

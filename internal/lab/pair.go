@@ -26,6 +26,12 @@ type Pair struct {
 // of it ends with the test.
 func NewPair(tb testing.TB, hvnet string, flags ...string) *Pair {
 	tb.Helper()
+	return NewPairOn(tb, hvnet, nil, flags...)
+}
+
+// NewPairOn is NewPair with further flags of hvnet host.
+func NewPairOn(tb testing.TB, hvnet string, host []string, flags ...string) *Pair {
+	tb.Helper()
 	dir, err := os.MkdirTemp("", "hv") // a socket's path must be short
 	if err != nil {
 		tb.Fatal(err)
@@ -38,7 +44,7 @@ func NewPair(tb testing.TB, hvnet string, flags ...string) *Pair {
 		env:    append(os.Environ(), "HVNET_RUNTIME_DIR="+dir),
 	}
 	p.NS = Namespaces(tb)
-	p.Host = p.Start(tb, "host", hvnet, "host", "--listen", p.Socket, "--gateway", "none")
+	p.Host = p.Start(tb, "host", append([]string{hvnet, "host", "--listen", p.Socket, "--gateway", "none"}, host...)...)
 	Await(tb, p.Host, "^listening")
 	for i, ns := range p.NS {
 		argv := append([]string{hvnet, "up", p.Socket, "--addr", p.Addr[i] + "/24"}, flags...)

@@ -70,9 +70,10 @@ func attach(fd int, cfg Config, first bool) error {
 }
 
 // openControl opens a socket for settings of interfaces in the calling thread's
-// namespace: a socket stays in the namespace that it was made in.
+// namespace, and for news of them: a socket stays in the namespace that it was made
+// in.
 func openControl() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -99,6 +100,31 @@ func setMTU(ctl *os.File, name string, mtu int) error {
 	}
 	ifr.SetUint32(uint32(mtu))
 	return control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr) })
+}
+
+// interfaceIndex returns the number that stays the interface's.
+func interfaceIndex(ctl *os.File, name string) (int32, error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	err = control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr) })
+	return int32(ifr.Uint32()), err
+}
+
+// clearFlag clears a flag that a user has set, such as IFF_UP.
+func clearFlag(ctl *os.File, name string, flag uint16) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	return control(ctl, func(fd int) error {
+		if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
+			return err
+		}
+		ifr.SetUint16(ifr.Uint16() &^ flag)
+		return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+	})
 }
 
 // ifreq is struct ifreq with the member of the union in data, which for an

@@ -64,7 +64,7 @@ type Config struct {
 type TAP struct {
 	name   string
 	queues []*Queue
-	ctl    *os.File // a socket in the interface's namespace, or nil
+	ctl    *os.File // an rtnetlink socket in the interface's namespace, or nil
 }
 
 // Open makes the interface in the network namespace of the calling thread (see
@@ -80,7 +80,7 @@ func Open(cfg Config) (*TAP, error) {
 
 // OpenFiles makes the interface like [Open] and returns its descriptors: one
 // non-blocking file per queue and a socket that keeps the namespace at hand for
-// settings. They are meant for [FromFiles], in this process or another.
+// settings and their changes. They are meant for [FromFiles], in this process or another.
 func OpenFiles(cfg Config) (queues []*os.File, ctl *os.File, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, nil, err
@@ -116,7 +116,7 @@ func OpenFiles(cfg Config) (queues []*os.File, ctl *os.File, err error) {
 
 // FromFiles makes a TAP of descriptors that [OpenFiles] returned, here or in
 // another process. It owns them from now on, also if it fails. Without ctl, which
-// may be nil, the interface's MTU and speed cannot be set.
+// may be nil, the interface's MTU, speed and flags cannot be set, nor watched.
 func FromFiles(name string, queues []*os.File, ctl *os.File) (*TAP, error) {
 	t := &TAP{name: name, ctl: ctl}
 	for i, f := range queues {
@@ -190,6 +190,32 @@ func (t *TAP) SetMTU(mtu int) error {
 	}
 	if err := setMTU(t.ctl, t.name, mtu); err != nil {
 		return fmt.Errorf("set MTU %d of %s: %w", mtu, t.name, err)
+	}
+	return nil
+}
+
+// SetMAC sets the interface's address.
+func (t *TAP) SetMAC(mac nic.MAC) error {
+	if err := setMAC(t.queues[0].file, t.name, mac); err != nil {
+		return fmt.Errorf("set address %s of %s: %w", mac, t.name, err)
+	}
+	return nil
+}
+
+// SetDown takes the interface down, as its user may have done.
+func (t *TAP) SetDown() error { return t.clear("down", unix.IFF_UP) }
+
+// SetNormal takes back what `ip link set promisc on` has set. If others want all
+// frames, the interface stays promiscuous.
+func (t *TAP) SetNormal() error { return t.clear("not promiscuous", unix.IFF_PROMISC) }
+
+func (t *TAP) clear(what string, flag uint16) error {
+	err := nic.ErrNotSupported
+	if t.ctl != nil {
+		err = clearFlag(t.ctl, t.name, flag)
+	}
+	if err != nil {
+		return fmt.Errorf("set %s %s: %w", t.name, what, err)
 	}
 	return nil
 }

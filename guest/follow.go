@@ -1,0 +1,122 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hvnet/link/tap"
+	"hvnet/nic"
+)
+
+// A driver is what a follower does to a NIC; netvsc.NIC is one.
+type driver interface {
+	MAC() nic.MAC
+	MTU() int
+	SetMAC(context.Context, nic.MAC) error
+	SetMTU(context.Context, int) error
+	SetPromiscuous(context.Context, bool) error
+	Up(context.Context, nic.Sink) error
+	Down(context.Context) error
+}
+
+// An iface is what a follower takes back at the interface; tap.TAP is one.
+type iface interface {
+	SetMAC(nic.MAC) error
+	SetMTU(int) error
+	SetNormal() error
+	SetDown() error
+}
+
+// A follower has a NIC do what users do to its kernel interface, and takes back at
+// the interface what cannot be. The interface has changed before anyone can object, as the
+// kernel asks no one in user space.
+type follower struct {
+	nic     driver
+	iface   iface
+	sink    nic.Sink // when up
+	refused func(error)
+
+	seen    bool // whether there is a state before
+	up      bool // in the state before
+	promisc bool // as the NIC last took it
+}
+
+// follow has the NIC follow the interface until ctx ends.
+func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink) error {
+	f := &follower{nic: g.NIC, iface: t, sink: sink, refused: g.cfg.Refused}
+	err := t.Watch(ctx, func(s tap.State) {
+		for _, err := range f.apply(ctx, s) {
+			if f.refused != nil && ctx.Err() == nil {
+				f.refused(fmt.Errorf("%s: %w", t.Name(), err))
+			}
+		}
+	})
+	if errors.Is(err, tap.ErrRemoved) {
+		err = nil // the queues tell
+	}
+	return err
+}
+
+// apply makes the NIC be as the interface is, and returns what could not be.
+//
+// The NIC is up from the beginning, and the interface comes up when it has its
+// addresses: only an interface that was up takes the NIC down.
+func (f *follower) apply(ctx context.Context, s tap.State) (refused []error) {
+	took := func(what string, err, back error) {
+		switch {
+		case err == nil:
+		case back == nil:
+			refused = append(refused, fmt.Errorf("%s: %w", what, err))
+		default:
+			refused = append(refused, fmt.Errorf("%s: %w; the interface does not show it: %w", what, err, back))
+		}
+	}
+	if f.seen && f.up && !s.Up {
+		took("stays up at the host", f.nic.Down(ctx), nil)
+	}
+	if err := f.mtu(ctx, s.MTU); err != nil {
+		now := f.nic.MTU()
+		took(fmt.Sprintf("MTU %d refused, it is %d", s.MTU, now), err, f.iface.SetMTU(now))
+	}
+	if !s.MAC.IsZero() && s.MAC != f.nic.MAC() {
+		if err := f.nic.SetMAC(ctx, s.MAC); err != nil {
+			now := f.nic.MAC()
+			took(fmt.Sprintf("address %v refused, it is %v", s.MAC, now), err, f.iface.SetMAC(now))
+		}
+	}
+	if s.Promiscuous != f.promisc {
+		err := f.nic.SetPromiscuous(ctx, s.Promiscuous)
+		f.promisc = s.Promiscuous // refused once is enough
+		if err != nil && s.Promiscuous {
+			took("promiscuous refused, it is not", err, f.iface.SetNormal())
+		} else {
+			took("stays promiscuous at the host", err, nil)
+		}
+	}
+	if f.seen && !f.up && s.Up {
+		if err := f.nic.Up(ctx, f.sink); err != nil {
+			took("up refused, it is down", err, f.iface.SetDown())
+			s.Up = false
+		}
+	}
+	f.seen, f.up = true, s.Up
+	return refused
+}
+
+// errLowered says that the host allows less than was asked for.
+var errLowered = errors.New("the host allows no more")
+
+// mtu gives the NIC another MTU. The host may lower it.
+func (f *follower) mtu(ctx context.Context, want int) error {
+	if want == 0 || want == f.nic.MTU() {
+		return nil
+	}
+	if err := f.nic.SetMTU(ctx, want); err != nil {
+		return err
+	}
+	if f.nic.MTU() != want {
+		return errLowered
+	}
+	return nil
+}
