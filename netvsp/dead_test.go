@@ -84,7 +84,9 @@ func TestStatistics(t *testing.T) {
 func TestStatisticsOfDevice(t *testing.T) {
 	g := newGuest(t, "ws2022")
 	g.up(nvsp.V61)
-	g.dev.WriteFrames([]nic.Frame{{Head: make([]byte, 60)}, {Head: make([]byte, 60)}})
+	f := nic.Frame{Head: make([]byte, 60)}
+	copy(f.Head, nic.Broadcast[:])
+	g.dev.WriteFrames([]nic.Frame{f, f})
 	p := g.next(g.ch)
 	g.complete(g.ch, p.TID)
 	if v, err := rndis.ParseUint32(g.query(rndis.OIDReceiveOK, nil).Info); err != nil || v != 2 {

@@ -150,9 +150,9 @@ func (b *Bus) ask(ctx context.Context, what string, f func(*machine) (wait, erro
 	if err == nil {
 		select {
 		case a := <-got:
-			return a, a.err
+			return a, inTime(ctx, what, a.err)
 		case <-b.p.Done():
-			err = fmt.Errorf("wait for %s: %w: %w", what, channel.ErrRescinded, hv.ErrGone)
+			err = inTime(ctx, what, fmt.Errorf("wait for %s: %w: %w", what, channel.ErrRescinded, hv.ErrGone))
 		case <-ctx.Done():
 			err = fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
 		}
@@ -161,12 +161,21 @@ func (b *Bus) ask(ctx context.Context, what string, f func(*machine) (wait, erro
 	defer b.mu.Unlock()
 	select {
 	case a := <-got: // in the meantime
-		return a, a.err
+		return a, inTime(ctx, what, a.err)
 	default:
 	}
 	delete(b.waiters, w)
 	b.m.abandon(w)
 	return answer{}, err
+}
+
+// inTime returns err, unless it says that the host is gone and ctx has ended: a
+// caller whose time was over may have left the host for that very reason.
+func inTime(ctx context.Context, what string, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, channel.ErrRescinded) {
+		return err
+	}
+	return fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
 }
 
 // await waits until ready says so, which is asked whenever offers come or go.
