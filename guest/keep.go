@@ -45,14 +45,30 @@ func connect(ctx context.Context, p hv.Partition, log *slog.Logger) (*attachment
 // answerTime bounds a conversation with the host that takes some milliseconds.
 const answerTime = 10 * time.Second
 
-// bounded returns a context for such a conversation. When it takes too long, or ctx
-// ends, the host is left: it is as if it was gone then, and nobody waits for its
-// answers any more, not even to tidy up.
+// tidyTime is what a conversation that took too long gets to end by itself, which
+// gives the better reason.
+const tidyTime = 100 * time.Millisecond
+
+// bounded returns a context for such a conversation. Soon after it took too long, or
+// ctx has ended, the host is left: it is as if it was gone then, and nobody waits for
+// its answers any more, not even to tidy up.
 func bounded(ctx context.Context, p hv.Partition) (soon context.Context, done func()) {
 	soon, cancel := context.WithTimeout(ctx, answerTime)
-	stop := context.AfterFunc(soon, p.Leave)
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-over:
+			return
+		case <-soon.Done():
+		}
+		select {
+		case <-over:
+		case <-time.After(tidyTime):
+			p.Leave()
+		}
+	}()
 	return soon, func() {
-		stop()
+		close(over)
 		cancel()
 	}
 }
