@@ -7,6 +7,7 @@ import (
 
 	"hvnet/host"
 	"hvnet/link/impair"
+	"hvnet/netvsp"
 )
 
 // An event is one thing that happens to a member of the soak under traffic. It
@@ -22,6 +23,9 @@ type event struct {
 // here and nothing else.
 var events = []event{
 	{"channels", 5, anyone, (*world).changeChannels},
+	{"MTU", 3, anyone, (*world).changeMTU},
+	{"rings", 2, anyone, (*world).changeRings},
+	{"rescind and offer", 3, anyone, (*world).rescindAndOffer},
 	{"down and up", 3, anyone, (*world).downAndUp},
 	{"leave and return", 3, anyone, (*world).leaveAndReturn},
 	{"die and return", 3, mortal, (*world).dieAndReturn},
@@ -39,6 +43,51 @@ func rough(m *member) bool     { return m.number >= firstRough }
 func (w *world) changeChannels(ctx context.Context, m *member) (string, error) {
 	n := 1 + w.rand.IntN(vps)
 	return fmt.Sprint(n), w.ask(ctx, m, command{"channels", n})
+}
+
+// changeMTU gives the guest another MTU, half of the time the usual one.
+func (w *world) changeMTU(ctx context.Context, m *member) (string, error) {
+	n := defaultMTU
+	if w.rand.IntN(2) == 0 {
+		n = minFrame + w.rand.IntN(maxMTU-minFrame)
+	}
+	return fmt.Sprint(n), w.ask(ctx, m, command{"mtu", n})
+}
+
+// changeRings gives the guest buffers of other sizes.
+func (w *world) changeRings(ctx context.Context, m *member) (string, error) {
+	n := 500 + w.rand.IntN(2500) // fit the buffer with any MTU
+	return fmt.Sprint(n), w.ask(ctx, m, command{"rings", n})
+}
+
+// rescindAndOffer has the host take the guest's NIC away, and give it back while the
+// guest still lets go of it, or later.
+func (w *world) rescindAndOffer(ctx context.Context, m *member) (string, error) {
+	if err := w.host.Rescind(m.name()); err != nil {
+		return "", err
+	}
+	ms := w.rand.IntN(4) * w.rand.IntN(50)
+	pause(ctx, time.Duration(ms)*time.Millisecond)
+	what := fmt.Sprint("after ", ms, " ms")
+	if err := w.host.Offer(m.name()); err != nil {
+		return what, err
+	}
+	return what, w.awaitUp(ctx, m)
+}
+
+// awaitUp waits until the host has the guest's NIC up again.
+func (w *world) awaitUp(ctx context.Context, m *member) error {
+	ctx, cancel := context.WithTimeout(ctx, step)
+	defer cancel()
+	for ctx.Err() == nil {
+		for _, p := range w.host.Ports() {
+			if p.Switch.Name == m.name() && p.Guest != nil && p.Guest.Stage == netvsp.StageUp {
+				return nil
+			}
+		}
+		pause(ctx, time.Millisecond)
+	}
+	return fmt.Errorf("%s does not come up again", m.name())
 }
 
 // downAndUp sets the guest's NIC down and up again.

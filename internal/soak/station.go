@@ -27,6 +27,12 @@ const firstRough = 3
 // most.
 const vps = 4
 
+// The MTU of the guests, at first and at most.
+const (
+	defaultMTU = 1500
+	maxMTU     = 9000
+)
+
 const (
 	senders = 2 // goroutines of a station that send
 	flows   = 4 // of each
@@ -104,11 +110,11 @@ func join(ctx context.Context, part hv.Partition, number int, seed uint64) (*sta
 func (s *station) send(ctx context.Context, queue int, r *rand.Rand) {
 	const most = 32
 	var seq [flows]uint64
-	size := s.g.NIC.MTU() + nic.HeaderLen
-	buf := make([]byte, most*size)
+	buf := make([]byte, most*(maxMTU+nic.HeaderLen))
 	list := make([]nic.Frame, 0, most)
 	for ctx.Err() == nil {
 		list = list[:0]
+		size := min(s.g.NIC.MTU(), maxMTU) + nic.HeaderLen
 		for i := range 1 + r.IntN(most) {
 			if s.quiet.Load() {
 				break
@@ -223,6 +229,10 @@ func (s *station) do(ctx context.Context, c command) error {
 		return nil
 	case "channels":
 		return s.g.NIC.SetChannels(ctx, c.N)
+	case "mtu":
+		return s.g.NIC.SetMTU(ctx, c.N)
+	case "rings":
+		return s.g.NIC.SetRings(ctx, c.N, min(c.N, 1000))
 	case "down and up":
 		return errors.Join(s.g.NIC.Down(ctx), s.g.NIC.Up(ctx, s))
 	case "quiet":

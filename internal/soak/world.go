@@ -159,6 +159,9 @@ func (w *world) settle(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := w.ask(ctx, m, command{"mtu", defaultMTU}); err != nil {
+			return err
+		}
 		if err := w.ask(ctx, m, command{Do: "quiet"}); err != nil {
 			return err
 		}
