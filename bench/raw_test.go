@@ -63,6 +63,12 @@ func hostProcess(path string) error {
 // startHost starts a host process that ends with the benchmark.
 func startHost(tb testing.TB) (path string) {
 	tb.Helper()
+	path, _ = startHostProcess(tb)
+	return path
+}
+
+func startHostProcess(tb testing.TB) (path string, pid int) {
+	tb.Helper()
 	path = filepath.Join(tb.TempDir(), "host")
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), hostVariable+"="+path)
@@ -85,7 +91,7 @@ func startHost(tb testing.TB) (path string) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
 		tb.Fatalf("host process: %q, %v", line, err)
 	}
-	return path
+	return path, cmd.Process.Pid
 }
 
 // counter is a sink that counts, and wakes who waits for frames.

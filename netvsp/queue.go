@@ -252,7 +252,7 @@ func (q *queue) handle() {
 // out, the ring memory is released. It reports whether answers are left.
 func (q *queue) finish() (blocked bool) {
 	for range q.answer() {
-		q.bad("a completion of what was not sent", nil)
+		q.blameGuest("a completion of what was not sent", nil)
 	}
 	q.ch.Release()
 	if q.offer > 0 && !q.blocked {
@@ -276,6 +276,7 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
+	q.count.faults.Add(uint64(unknown)) // before the guest can see an answer
 	q.pending = append(q.pending, q.done...)
 	q.done = q.done[:0]
 	for {
@@ -298,5 +299,10 @@ func (q *queue) answer() (unknown int) {
 // bad counts something that the guest should not have done, and logs it.
 func (q *queue) bad(what string, err error) {
 	q.count.faults.Add(1)
+	q.blameGuest(what, err)
+}
+
+// blameGuest logs it alone.
+func (q *queue) blameGuest(what string, err error) {
 	q.s.d.log.Debug("the guest broke a rule", "channel", q.index, "what", what, "err", err)
 }

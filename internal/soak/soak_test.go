@@ -86,8 +86,9 @@ func TestFaults(t *testing.T) {
 	}{
 		{"the first", nil, 0, 7, ""},
 		{"the next but one", nil, 0, 9, ""},
-		{"doubled", nil, 0, 9, "number 9 of flow 0, after 9"},
-		{"overtaken", nil, 0, 8, "number 8 of flow 0, after 9"},
+		{"doubled", nil, 0, 9, "number 9 of flow 0 came twice"},
+		{"overtaken", nil, 0, 8, ""},
+		{"overtaken and doubled", nil, 0, 8, "number 8 of flow 0 came twice"},
 		{"damaged", func(b []byte) { b[90]++ }, 0, 10, "the sum is"},
 		{"of another sender", func(b []byte) { copy(b[6:], []byte{2, 2, 2, 2, 2, 2}) }, 0, 11, "addresses"},
 		{"doubled on a bad line", nil, 4, 3, ""},
@@ -106,7 +107,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.what, got, c.fault)
 		}
 	}
-	if c := g.count; c.Late != 3 || c.Damaged != 2 || c.Received != 9 {
+	if c := g.count; c.Late != 4 || c.Damaged != 2 || c.Received != 10 {
 		t.Errorf("%+v", c)
 	}
 }
