@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -56,6 +57,12 @@ func TestScriptRoot(t *testing.T) {
 func params(dir string) testscript.Params {
 	return testscript.Params{
 		Dir: dir,
+		Condition: func(cond string) (bool, error) {
+			if cond != "race" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return raceDetector, nil
+		},
 		Setup: func(e *testscript.Env) error {
 			// Sockets have short names, and the test has sockets of its own.
 			run, err := os.MkdirTemp("", "hv")
