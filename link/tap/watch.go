@@ -202,21 +202,30 @@ func parseLink(b []byte, index int32) (last State, ok, removed bool) {
 		if m.Header.Type == unix.RTM_DELLINK {
 			return last, ok, true
 		}
-		attrs, err := syscall.ParseNetlinkRouteAttr(m)
-		if err != nil {
-			continue
-		}
 		last, ok = State{Up: binary.NativeEndian.Uint32(m.Data[linkFlags:])&unix.IFF_UP != 0}, true
-		for _, a := range attrs {
-			switch {
-			case a.Attr.Type == unix.IFLA_MTU && len(a.Value) == 4:
-				last.MTU = int(binary.NativeEndian.Uint32(a.Value))
-			case a.Attr.Type == unix.IFLA_ADDRESS && len(a.Value) == len(last.MAC):
-				last.MAC = nic.MAC(a.Value)
-			case a.Attr.Type == unix.IFLA_PROMISCUITY && len(a.Value) == 4:
-				last.Promiscuous = binary.NativeEndian.Uint32(a.Value) != 0
-			}
-		}
+		last.attributes(m.Data[linkInfoLen:])
 	}
 	return last, ok, false
+}
+
+// attributes takes what the attributes of a link message say. The syscall package
+// would parse them, but not if the last one is cut short.
+func (s *State) attributes(b []byte) {
+	const header = unix.SizeofRtAttr
+	for len(b) >= header {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < header || n > len(b) {
+			return
+		}
+		kind, value := binary.NativeEndian.Uint16(b[2:]), b[header:n]
+		switch {
+		case kind == unix.IFLA_MTU && len(value) == 4:
+			s.MTU = int(binary.NativeEndian.Uint32(value))
+		case kind == unix.IFLA_ADDRESS && len(value) == len(s.MAC):
+			s.MAC = nic.MAC(value)
+		case kind == unix.IFLA_PROMISCUITY && len(value) == 4:
+			s.Promiscuous = binary.NativeEndian.Uint32(value) != 0
+		}
+		b = b[min((n+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
+	}
 }
