@@ -273,3 +273,24 @@ func FuzzParseLink(f *testing.F) {
 	f.Add(unhex(f, linkMessage))
 	f.Fuzz(func(t *testing.T, b []byte) { parseLink(b, 7) })
 }
+
+// An attribute that claims more than there is says nothing, though the memory behind
+// it has something to say; the last one may come without its padding.
+func TestAttributesCutShort(t *testing.T) {
+	mtu := binary.NativeEndian.AppendUint16(nil, 8)
+	mtu = binary.NativeEndian.AppendUint16(mtu, unix.IFLA_MTU)
+	mtu = binary.NativeEndian.AppendUint32(mtu, 1400)
+	for n, want := range map[int]int{len(mtu): 1400, len(mtu) - 2: 0, 3: 0} {
+		var s State
+		if s.attributes(mtu[:n]); s.MTU != want {
+			t.Errorf("%d bytes: MTU %d, want %d", n, s.MTU, want)
+		}
+	}
+	mac := binary.NativeEndian.AppendUint16(nil, 10)
+	mac = binary.NativeEndian.AppendUint16(mac, unix.IFLA_ADDRESS)
+	mac = append(mac, 2, 0, 0, 0, 0, 9)
+	var s State
+	if s.attributes(mac); s.MAC != (nic.MAC{2, 0, 0, 0, 0, 9}) {
+		t.Errorf("address %v without padding", s.MAC)
+	}
+}
