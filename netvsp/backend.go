@@ -43,6 +43,7 @@ func (b *backend) openPrimary(c *channel.Channel) error {
 	if !b.d.live.CompareAndSwap(nil, s) {
 		return fmt.Errorf("open primary channel: %w", errInUse)
 	}
+	b.d.opened.Add(1) // now that Info shows the session
 	b.s = s
 	s.follow() // the link may have changed while the session was not to be seen
 	s.primary().start()

@@ -60,7 +60,8 @@ type Device struct {
 	log     *slog.Logger
 	connect func(sink nic.Sink) (Port, error)
 
-	live atomic.Pointer[session] // nil while no guest has the primary channel open
+	live   atomic.Pointer[session] // nil while no guest has the primary channel open
+	opened atomic.Uint64           // sessions so far
 
 	mu   sync.Mutex
 	port Port // from the first open to the guest's end

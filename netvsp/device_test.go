@@ -239,7 +239,7 @@ func TestReopen(t *testing.T) {
 		g.port.take(t, 1)
 		g.backend.Close(g.host)
 		g.dev.WriteFrames(frames(ether(guestMAC, otherMAC, 60, 0)))
-		if info := g.dev.Info(); info.Stage != StageClosed || info.RxDropped[DropNoGuest] != uint64(i+1) {
+		if info := g.dev.Info(); info.Stage != StageClosed || info.Opened != uint64(i+1) || info.RxDropped[DropNoGuest] != uint64(i+1) {
 			t.Errorf("after close %d: %+v", i, info)
 		}
 		g.backend.Revoke(recvGPADL)

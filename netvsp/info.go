@@ -25,6 +25,9 @@ type Info struct {
 	MAC     nic.MAC // current address
 	Profile string
 	Stage   Stage
+	// Opened is how often guests have opened the device: one that takes its NIC
+	// apart to change settings, or gets it back after a rescind, does so again.
+	Opened uint64
 
 	VMBus            vmbus.Version // 0 while closed
 	NVSP             nvsp.Version  // 0 before it is negotiated
@@ -54,9 +57,10 @@ func (c *counters) stats() Stats {
 }
 
 // Info describes the device as it is now. Totals are of all guests that have had it.
+// If Opened is larger than before, so is the Stage of a later session.
 func (d *Device) Info() Info {
 	info := Info{Name: d.cfg.Name, MAC: d.cfg.MAC, Profile: d.cfg.Profile.Name, Stage: StageClosed, Link: d.Link(),
-		TxDropped: map[Drop]uint64{}, RxDropped: map[Drop]uint64{}}
+		Opened: d.opened.Load(), TxDropped: map[Drop]uint64{}, RxDropped: map[Drop]uint64{}}
 	var sum counters
 	d.lost.addTo(&sum)
 	if s := d.live.Load(); s != nil {

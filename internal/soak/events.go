@@ -63,6 +63,7 @@ func (w *world) changeRings(ctx context.Context, m *member) (string, error) {
 // rescindAndOffer has the host take the guest's NIC away, and give it back while the
 // guest still lets go of it, or later.
 func (w *world) rescindAndOffer(ctx context.Context, m *member) (string, error) {
+	before, _ := w.device(m)
 	if err := w.host.Rescind(m.name()); err != nil {
 		return "", err
 	}
@@ -72,22 +73,30 @@ func (w *world) rescindAndOffer(ctx context.Context, m *member) (string, error) 
 	if err := w.host.Offer(m.name()); err != nil {
 		return what, err
 	}
-	return what, w.awaitUp(ctx, m)
+	return what, w.awaitUp(ctx, m, before.Opened)
 }
 
-// awaitUp waits until the host has the guest's NIC up again.
-func (w *world) awaitUp(ctx context.Context, m *member) error {
+// awaitUp waits until the guest has opened its NIC once more than before, and has it up.
+func (w *world) awaitUp(ctx context.Context, m *member, before uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, step)
 	defer cancel()
 	for ctx.Err() == nil {
-		for _, p := range w.host.Ports() {
-			if p.Switch.Name == m.name() && p.Guest != nil && p.Guest.Stage == netvsp.StageUp {
-				return nil
-			}
+		if d, ok := w.device(m); ok && d.Opened > before && d.Stage == netvsp.StageUp {
+			return nil
 		}
 		pause(ctx, time.Millisecond)
 	}
 	return fmt.Errorf("%s does not come up again", m.name())
+}
+
+// device returns what the host has to say of the guest's NIC, and whether it is there.
+func (w *world) device(m *member) (netvsp.Info, bool) {
+	for _, p := range w.host.Ports() {
+		if p.Switch.Name == m.name() && p.Guest != nil {
+			return *p.Guest, true
+		}
+	}
+	return netvsp.Info{}, false
 }
 
 // downAndUp sets the guest's NIC down and up again.
