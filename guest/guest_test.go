@@ -237,8 +237,8 @@ func TestStartFails(t *testing.T) {
 // silent is a host that takes everything and answers nothing.
 type silent struct{}
 
-func (silent) Message(uint32, *hv.Message) hv.Status { return hv.StatusSuccess }
-func (silent) Signal(uint32)                         {}
+func (silent) Messages(uint32, []hv.Message) hv.Status { return hv.StatusSuccess }
+func (silent) Signal(uint32)                           {}
 
 // When the host takes the NIC away the guest is told, and closing is no error.
 func TestHostLeaves(t *testing.T) {

@@ -29,6 +29,9 @@ const PageSize = 4096
 // MaxPayload is the largest payload in bytes of a message, in either direction.
 const MaxPayload = 240
 
+// MaxPosts is how many messages a guest may post together.
+const MaxPosts = 64
+
 // MessageVMBus is the type of a message that carries VMBus.
 const MessageVMBus = 1
 
@@ -68,6 +71,22 @@ type Message struct {
 	Data [MaxPayload]byte
 }
 
+// messages returns payloads as VMBus messages. It fails with StatusInvalidParameter
+// for what cannot be posted.
+func messages(payloads [][]byte) ([]Message, error) {
+	if len(payloads) == 0 || len(payloads) > MaxPosts {
+		return nil, StatusInvalidParameter
+	}
+	m := make([]Message, len(payloads))
+	for i, b := range payloads {
+		if len(b) > MaxPayload {
+			return nil, StatusInvalidParameter
+		}
+		m[i].Type, m[i].Size = MessageVMBus, copy(m[i].Data[:], b)
+	}
+	return m, nil
+}
+
 // Payload returns the bytes in use. They are the message's own.
 func (m *Message) Payload() []byte { return m.Data[:m.Size] }
 
@@ -85,10 +104,12 @@ type Partition interface {
 	// sure that the host holds no GPADL of it.
 	Free(Region) error
 
-	// PostMessage posts payload to a connection and returns the hypercall's
-	// status as an error: StatusInvalidConnectionID, StatusInsufficientBuffers
-	// (try again later), or the reason why the host can't be reached.
-	PostMessage(conn uint32, payload []byte) error
+	// PostMessage posts at least one and at most MaxPosts payloads to a connection,
+	// in order and either all or none, and returns the hypercall's status as an
+	// error: StatusInvalidConnectionID, StatusInsufficientBuffers (try again later),
+	// StatusInvalidParameter for payloads too many or too long, or the reason why
+	// the host can't be reached.
+	PostMessage(conn uint32, payloads ...[]byte) error
 	// SignalEvent signals a connection. It never blocks; signals of one
 	// connection may coalesce, none is lost. Signals of connections that the
 	// host does not know vanish. The error is ErrRange for an id that is not
@@ -147,12 +168,14 @@ type Guest interface {
 	Close() error
 }
 
-// A Handler is where the hypercalls of a guest end. Message and Signal are called
+// A Handler is where the hypercalls of a guest end. Messages and Signal are called
 // from two goroutines, so they may run at the same time.
 type Handler interface {
-	// Message is called for each posted message, in order, one at a time. m is
-	// valid during the call. The status goes back to the guest.
-	Message(conn uint32, m *Message) Status
+	// Messages is called for the messages that were posted together, mostly one,
+	// in order, one call at a time. It takes all of them or, with a status other
+	// than StatusSuccess, none. They are valid during the call. The status goes
+	// back to the guest.
+	Messages(conn uint32, m []Message) Status
 	// Signal is called for a signalled connection, one at a time. It must not
 	// block.
 	Signal(conn uint32)

@@ -26,10 +26,10 @@ type pipe struct {
 	done chan struct{}
 }
 
-// A post is a message on its way to the handler.
+// A post is messages on their way to the handler.
 type post struct {
 	conn   uint32
-	m      Message
+	m      []Message
 	status chan Status // capacity 1
 }
 
@@ -88,12 +88,12 @@ func (p *pipePartition) Alloc(bytes int) (Region, error) { return p.allocator.Al
 
 func (p *pipePartition) Free(r Region) error { return p.allocator.Free(r) }
 
-func (p *pipePartition) PostMessage(conn uint32, payload []byte) error {
-	if len(payload) > MaxPayload {
-		return StatusInvalidParameter
+func (p *pipePartition) PostMessage(conn uint32, payloads ...[]byte) error {
+	m, err := messages(payloads)
+	if err != nil {
+		return err
 	}
-	x := &post{conn: conn, m: Message{Type: MessageVMBus, Size: len(payload)}, status: make(chan Status, 1)}
-	copy(x.m.Data[:], payload)
+	x := &post{conn: conn, m: m, status: make(chan Status, 1)}
 	timeout := time.NewTimer(PostTimeout)
 	defer timeout.Stop()
 	select {
@@ -166,7 +166,7 @@ func (p *pipeGuest) serveMessages(h Handler) {
 	for {
 		select {
 		case x := <-p.posts:
-			x.status <- p.host.Deliver(h, x.conn, &x.m)
+			x.status <- p.host.Deliver(h, x.conn, x.m)
 		case <-p.done:
 			return
 		}

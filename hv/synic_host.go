@@ -277,14 +277,16 @@ func (v *hostVP) shut() {
 	v.queue, v.closed = nil, true
 }
 
-// Deliver hands a posted message to a handler and returns the status for the
-// guest: that of the handler, or StatusInsufficientBuffers from a congested guest.
-func (s *HostSynIC) Deliver(h Handler, conn uint32, m *Message) Status {
-	if m.Type == 0 || m.Type >= 1<<31 {
-		return StatusInvalidParameter // TLFS HvCallPostMessage: 0 is a free slot, the top bit is the hypervisor's
+// Deliver hands posted messages to a handler and returns the status for the guest:
+// that of the handler, or StatusInsufficientBuffers from a congested guest.
+func (s *HostSynIC) Deliver(h Handler, conn uint32, m []Message) Status {
+	for i := range m {
+		if m[i].Type == 0 || m[i].Type >= 1<<31 {
+			return StatusInvalidParameter // TLFS HvCallPostMessage: 0 is a free slot, the top bit is the hypervisor's
+		}
 	}
 	if s.Congested() {
 		return StatusInsufficientBuffers
 	}
-	return h.Message(conn, m)
+	return h.Messages(conn, m)
 }

@@ -174,7 +174,7 @@ func TestImpossibleSize(t *testing.T) {
 // deaf is a handler that does nothing.
 type deaf struct{}
 
-func (deaf) Message(uint32, *Message) Status { return StatusSuccess }
+func (deaf) Messages(uint32, []Message) Status { return StatusSuccess }
 func (deaf) Signal(uint32)                   {}
 
 // TestMessageStress posts from several goroutines while the guest takes: none is

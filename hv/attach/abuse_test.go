@@ -21,8 +21,8 @@ type accepting struct {
 	signalled         chan uint32
 }
 
-func (a *accepting) Message(uint32, *hv.Message) hv.Status {
-	a.messages.Add(1)
+func (a *accepting) Messages(_ uint32, m []hv.Message) hv.Status {
+	a.messages.Add(int64(len(m)))
 	return hv.StatusSuccess
 }
 
@@ -69,6 +69,12 @@ func TestBadRecords(t *testing.T) {
 		{"second hello with memory", goodHello().append(nil, 7), []int{memory}, hv.StatusInvalidInput},
 		{"post of 241 bytes", appendPost(nil, 7, 1, 1, make([]byte, 241)), nil, hv.StatusInvalidInput},
 		{"post of 100000 bytes", appendPost(nil, 7, 1, 1, make([]byte, 100000)), nil, hv.StatusInvalidInput},
+		{"posts of none", appendPosts(nil, 7, 1, 1, nil), nil, hv.StatusInvalidInput},
+		{"posts of 65 messages", appendPosts(nil, 7, 1, 1, make([][]byte, 65)), nil, hv.StatusInvalidInput},
+		{"posts of 241 bytes", appendPosts(nil, 7, 1, 1, [][]byte{nil, make([]byte, 241)}), nil, hv.StatusInvalidInput},
+		{"posts with half a length", append(appendPosts(nil, 7, 1, 1, [][]byte{{1}}), 0), nil, hv.StatusInvalidInput},
+		{"posts of which the last is cut", append(appendPosts(nil, 7, 1, 1, [][]byte{{1}}), 2, 0, 9), nil, hv.StatusInvalidInput},
+		{"posts of type 0", appendPosts(nil, 7, 1, 0, [][]byte{{1}, {2}}), nil, hv.StatusInvalidParameter},
 		{"post with a descriptor", appendPost(nil, 7, 1, 1, nil), []int{memory}, hv.StatusInvalidInput},
 		{"post of type 0", appendPost(nil, 7, 1, 0, nil), nil, hv.StatusInvalidParameter},
 		{"post of a hypervisor's type", appendPost(nil, 7, 1, 0x80000010, nil), nil, hv.StatusInvalidParameter},

@@ -10,11 +10,11 @@ import (
 	"hvnet/hv/attach"
 )
 
-// echo answers each message with its payload, on VP 0.
+// echo answers a message with its payload, on VP 0.
 type echo struct{ guest hv.Guest }
 
-func (e echo) Message(conn uint32, m *hv.Message) hv.Status {
-	if e.guest.PostMessage(0, m.Payload()) != nil {
+func (e echo) Messages(conn uint32, m []hv.Message) hv.Status {
+	if e.guest.PostMessage(0, m[0].Payload()) != nil {
 		return hv.StatusInsufficientBuffers
 	}
 	return hv.StatusSuccess

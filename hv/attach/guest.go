@@ -18,8 +18,9 @@ type guest struct {
 	trust  bool
 	memory *hv.Memory
 	synic  *hv.HostSynIC
-	heard  *waiter  // rung by the guest
-	bells  []ringer // of the VPs
+	heard  *waiter      // rung by the guest
+	bells  []ringer     // of the VPs
+	posted []hv.Message // serveRecords': room for what the guest posts
 
 	once sync.Once
 	err  error // of the one who closed it first
@@ -103,13 +104,17 @@ func (g *guest) request(h hv.Handler, typ uint32, x *received) (hv.Status, error
 		return hv.StatusInvalidInput, fmt.Errorf("the record is too long, or has %d descriptors, not %d", len(x.fds), fds)
 	}
 	switch typ {
-	case typePost:
-		var m hv.Message
-		conn, err := parsePost(x.data, &m)
+	case typePost, typePosts:
+		parse := parsePost
+		if typ == typePosts {
+			parse = parsePosts
+		}
+		conn, m, err := parse(x.data, g.posted[:0])
 		if err != nil {
 			return hv.StatusInvalidInput, err
 		}
-		return g.synic.Deliver(h, conn, &m), nil
+		g.posted = m
+		return g.synic.Deliver(h, conn, m), nil
 	case typeAdd:
 		r, err := parseAdd(x.data)
 		if err != nil {

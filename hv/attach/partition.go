@@ -46,11 +46,21 @@ func (p *partition) TakeFlags(vp int, each func(flag int)) { p.synic.TakeFlags(v
 
 func (p *partition) TakeMessage(vp int, m *hv.Message) bool { return p.synic.TakeMessage(vp, m) }
 
-func (p *partition) PostMessage(conn uint32, payload []byte) error {
-	if len(payload) > hv.MaxPayload {
+func (p *partition) PostMessage(conn uint32, payloads ...[]byte) error {
+	if len(payloads) == 0 || len(payloads) > hv.MaxPosts {
 		return hv.StatusInvalidParameter
 	}
-	return p.request(func(id uint32) []byte { return appendPost(nil, id, conn, hv.MessageVMBus, payload) }, nil)
+	for _, b := range payloads {
+		if len(b) > hv.MaxPayload {
+			return hv.StatusInvalidParameter
+		}
+	}
+	return p.request(func(id uint32) []byte {
+		if len(payloads) == 1 {
+			return appendPost(nil, id, conn, hv.MessageVMBus, payloads[0])
+		}
+		return appendPosts(nil, id, conn, hv.MessageVMBus, payloads)
+	}, nil)
 }
 
 // add tells the host of a new region.

@@ -18,6 +18,7 @@ const (
 	typePost   = 3
 	typeAdd    = 4
 	typeRemove = 5
+	typePosts  = 6
 )
 
 const (
@@ -28,12 +29,13 @@ const (
 	optionHeader = 4
 	replySize    = 16 // before the text
 	maxText      = 1024
-	postSize     = 16 // before the payload
+	postSize     = 16 // before the payload, or the first of several
+	postsHeader  = 2  // before each of several
 	addSize      = 32
 	removeSize   = 16
 
 	maxHello   = helloSize + hv.MaxVPs*pagesSize + maxRegions*regionSize + maxName + maxOptions
-	maxRequest = postSize + hv.MaxPayload // after the hello
+	maxRequest = postSize + hv.MaxPosts*(postsHeader+hv.MaxPayload) // after the hello
 	maxReply   = replySize + maxText
 )
 
@@ -234,13 +236,52 @@ func appendPost(b []byte, id, conn, typ uint32, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-func parsePost(b []byte, m *hv.Message) (conn uint32, err error) {
+// parsePost appends the message to list.
+func parsePost(b []byte, list []hv.Message) (conn uint32, _ []hv.Message, err error) {
 	if len(b) < postSize || len(b) > postSize+hv.MaxPayload {
-		return 0, errLength
+		return 0, nil, errLength
 	}
-	m.Type = le.Uint32(b[12:])
-	m.Size = copy(m.Data[:], b[postSize:])
-	return le.Uint32(b[8:]), nil
+	return le.Uint32(b[8:]), appendMessage(list, le.Uint32(b[12:]), b[postSize:]), nil
+}
+
+func appendMessage(list []hv.Message, typ uint32, payload []byte) []hv.Message {
+	list = append(list, hv.Message{Type: typ, Size: len(payload)})
+	copy(list[len(list)-1].Data[:], payload)
+	return list
+}
+
+// A posts record is HvCallPostMessage several times: at 8 u32 connection id, at 12
+// u32 message type, at 16 for each message u16 bytes of the payload and the payload,
+// to the end of the record.
+func appendPosts(b []byte, id, conn, typ uint32, payloads [][]byte) []byte {
+	b = header{typePosts, id}.append(b)
+	b = le.AppendUint32(b, conn)
+	b = le.AppendUint32(b, typ)
+	for _, p := range payloads {
+		b = append(le.AppendUint16(b, uint16(len(p))), p...)
+	}
+	return b
+}
+
+// parsePosts appends the messages to list.
+func parsePosts(b []byte, list []hv.Message) (conn uint32, _ []hv.Message, err error) {
+	if len(b) < postSize+postsHeader {
+		return 0, nil, errLength
+	}
+	conn, typ := le.Uint32(b[8:]), le.Uint32(b[12:])
+	b = b[postSize:]
+	for n := 0; len(b) > 0; n++ {
+		if n == hv.MaxPosts || len(b) < postsHeader {
+			return 0, nil, errLength
+		}
+		size := int(le.Uint16(b))
+		if size > hv.MaxPayload || len(b) < postsHeader+size {
+			return 0, nil, errLength
+		}
+		list = appendMessage(list, typ, b[postsHeader:postsHeader+size])
+		b = b[postsHeader+size:]
+	}
+	return conn, list, nil
 }
 
 // An add record brings a region, at 8 as in the hello, and its descriptor.

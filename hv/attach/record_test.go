@@ -47,6 +47,7 @@ var golden = []struct {
 	}).append(nil, 0x11223344)},
 	{"reply", "02000000 05000000 12000000 0100 0300 6e6f21", reply{hv.StatusInvalidConnectionID, 1, "no!"}.append(nil, 5)},
 	{"post", "03000000 06000000 04000000 01000000 0e00", appendPost(nil, 6, 4, 1, []byte{14, 0})},
+	{"posts", "06000000 0a000000 04000000 01000000 0200 0e00 0000 0100 0f", appendPosts(nil, 10, 4, 1, [][]byte{{14, 0}, {}, {15}})},
 	{"add", "04000000 07000000 0000050000000000 0010000000000000 0020000000000000", appendAdd(nil, 7, region{0x50000, 0x1000, 0x2000})},
 	{"remove", "05000000 08000000 0000050000000000", appendRemove(nil, 8, 0x50000)},
 }
@@ -105,9 +106,20 @@ func TestRoundTrip(t *testing.T) {
 
 		payload := rapid.SliceOfN(rapid.Byte(), 0, hv.MaxPayload).Draw(t, "payload")
 		conn, typ := rapid.Uint32().Draw(t, "conn"), rapid.Uint32().Draw(t, "type")
-		var m hv.Message
-		if c, err := parsePost(appendPost(nil, id, conn, typ, payload), &m); err != nil || c != conn || m.Type != typ || !bytes.Equal(m.Payload(), payload) {
+		c, m, err := parsePost(appendPost(nil, id, conn, typ, payload), nil)
+		if err != nil || c != conn || len(m) != 1 || m[0].Type != typ || !bytes.Equal(m[0].Payload(), payload) {
 			t.Fatalf("post is %v to %d, %v", m, c, err)
+		}
+		payloads := rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, hv.MaxPayload), 1, hv.MaxPosts).Draw(t, "payloads")
+		b = appendPosts(nil, id, conn, typ, payloads)
+		c, m, err = parsePosts(b, nil)
+		if err != nil || c != conn || len(m) != len(payloads) || len(b) > maxRequest {
+			t.Fatalf("%d posts are %d to %d in %d bytes, %v", len(payloads), len(m), c, len(b), err)
+		}
+		for i := range m {
+			if m[i].Type != typ || !bytes.Equal(m[i].Payload(), payloads[i]) {
+				t.Fatalf("post %d is %v", i, m[i])
+			}
 		}
 
 		a := region{hv.GPA(rapid.Uint64().Draw(t, "gpa")), rapid.Uint64().Draw(t, "size"), rapid.Uint64().Draw(t, "offset")}
@@ -117,7 +129,7 @@ func TestRoundTrip(t *testing.T) {
 		if got, err := parseRemove(appendRemove(nil, id, a.gpa)); err != nil || got != a.gpa {
 			t.Fatalf("remove is %#x, %v, want %#x", got, err, a.gpa)
 		}
-		if h, err := parseHeader(b); err != nil || h != (header{typeHello, id}) {
+		if h, err := parseHeader(want.append(nil, id)); err != nil || h != (header{typeHello, id}) {
 			t.Fatalf("header is %+v, %v", h, err)
 		}
 	})
@@ -168,10 +180,18 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("reply %x becomes %x", b, got)
 			}
 		}
-		var m hv.Message
-		if conn, err := parsePost(b, &m); err == nil {
-			if got := appendPost(nil, head.id, conn, m.Type, m.Payload()); !bytes.Equal(got[4:], b[4:]) {
+		if conn, m, err := parsePost(b, nil); err == nil {
+			if got := appendPost(nil, head.id, conn, m[0].Type, m[0].Payload()); !bytes.Equal(got[4:], b[4:]) {
 				t.Errorf("post %x becomes %x", b, got)
+			}
+		}
+		if conn, m, err := parsePosts(b, nil); err == nil {
+			var payloads [][]byte
+			for i := range m {
+				payloads = append(payloads, m[i].Payload())
+			}
+			if got := appendPosts(nil, head.id, conn, m[0].Type, payloads); !bytes.Equal(got[4:], b[4:]) {
+				t.Errorf("posts %x become %x", b, got)
 			}
 		}
 		if r, err := parseAdd(b); err == nil {

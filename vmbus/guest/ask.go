@@ -91,32 +91,55 @@ func (b *Bus) say(ctx context.Context, f func(*machine)) error {
 func (b *Bus) perform(ctx context.Context, todo []action) (left []action, err error) {
 	var failed error
 	var errs []error
-	for _, a := range todo {
-		switch a := a.(type) {
+	for len(todo) > 0 {
+		n := 1
+		switch a := todo[0].(type) {
 		case post:
+			messages := together(todo)
+			n = len(messages)
 			if failed == nil {
-				failed = b.post(ctx, a)
+				failed = b.post(ctx, a.conn, messages)
 			}
 			if failed != nil {
-				left = append(left, a)
+				left = append(left, todo[:n]...)
 			}
 		case free:
 			errs = append(errs, b.p.Free(a.region))
 		}
+		todo = todo[n:]
 	}
 	return left, errors.Join(append(errs, failed)...)
 }
 
-// post posts a message, again while the host's port is full. As in Linux the wait
+// together returns the messages that todo begins with and that can be posted as one:
+// those of a GPADL, mostly.
+func together(todo []action) (messages [][]byte) {
+	var conn uint32
+	for i, a := range todo {
+		p, ok := a.(post)
+		if i == 0 {
+			conn = p.conn
+		}
+		if !ok || p.conn != conn || i == hv.MaxPosts {
+			break
+		}
+		messages = append(messages, p.message)
+	}
+	return messages
+}
+
+// post posts messages, again while the host's port is full. As in Linux the wait
 // doubles from little to some milliseconds. A connection id that isn't there may
 // be about to come, but for the one that hosts before 5.0 don't have.
-func (b *Bus) post(ctx context.Context, a post) error {
+func (b *Bus) post(ctx context.Context, conn uint32, messages [][]byte) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("post to the host: %w", context.Cause(ctx))
 	}
-	b.trace("to host", a.message)
+	for _, m := range messages {
+		b.trace("to host", m)
+	}
 	for delay := 10 * time.Microsecond; ; delay = min(2*delay, 10*time.Millisecond) {
-		err := b.p.PostMessage(a.conn, a.message)
+		err := b.p.PostMessage(conn, messages...)
 		if !errors.Is(err, hv.StatusInsufficientBuffers) && !errors.Is(err, hv.StatusInsufficientMemory) {
 			return err
 		}

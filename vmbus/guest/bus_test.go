@@ -53,14 +53,18 @@ func (d *deaf) Free(hv.Region) error {
 	return nil
 }
 
-func (d *deaf) PostMessage(conn uint32, b []byte) error {
+func (d *deaf) PostMessage(conn uint32, payloads ...[]byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.posts = append(d.posts, append([]byte(nil), b...))
-	if d.status == nil {
-		return nil
+	for _, b := range payloads {
+		d.posts = append(d.posts, append([]byte(nil), b...))
+		if d.status != nil {
+			if err := d.status(conn, b); err != nil {
+				return err
+			}
+		}
 	}
-	return d.status(conn, b)
+	return nil
 }
 
 func (d *deaf) SignalEvent(uint32) error { return nil }

@@ -128,21 +128,23 @@ func (s *Server) Close() error { return s.g.Close() }
 // hypercalls is the Server as the guest's hypercalls see it.
 type hypercalls Server
 
-func (h *hypercalls) Message(conn uint32, m *hv.Message) hv.Status {
+func (h *hypercalls) Messages(conn uint32, m []hv.Message) hv.Status {
 	if !takes(h.cfg.Versions, conn) {
 		return hv.StatusInvalidConnectionID
 	}
-	if m.Type != hv.MessageVMBus {
-		return hv.StatusInvalidParameter
+	for i := range m {
+		if m[i].Type != hv.MessageVMBus {
+			return hv.StatusInvalidParameter
+		}
 	}
-	c := *m
-	c.Type = conn // the one type is known; the owner needs the connection
-	select {
-	case h.inbox <- c:
-		return hv.StatusSuccess
-	default:
+	if cap(h.inbox)-len(h.inbox) < len(m) {
 		return hv.StatusInsufficientBuffers
 	}
+	for _, c := range m {
+		c.Type = conn // the one type is known; the owner needs the connection
+		h.inbox <- c  // has room: nobody else puts anything in
+	}
+	return hv.StatusSuccess
 }
 
 func (h *hypercalls) Signal(conn uint32) {

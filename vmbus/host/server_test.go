@@ -397,3 +397,34 @@ func TestRandomGuest(t *testing.T) {
 		}
 	}
 }
+
+// Messages that a guest posts together find room together, or none of them does.
+func TestPostedTogether(t *testing.T) {
+	_, g, err := hv.Pipe(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	s := New(g, Config{})
+	h := (*hypercalls)(s)
+	post := func(n int) hv.Status {
+		m := make([]hv.Message, n)
+		for i := range m {
+			m[i].Type = hv.MessageVMBus
+		}
+		return h.Messages(vmbus.ConnMessage, m)
+	}
+	bad := []hv.Message{{Type: hv.MessageVMBus}, {Type: 2}}
+	if status := h.Messages(vmbus.ConnMessage, bad); status != hv.StatusInvalidParameter || len(s.inbox) != 0 {
+		t.Errorf("one of another type: %v, %d taken", status, len(s.inbox))
+	}
+	if status := post(inboxSize - 1); status != hv.StatusSuccess {
+		t.Errorf("as many as there is room for: %v", status)
+	}
+	if status := post(2); status != hv.StatusInsufficientBuffers || len(s.inbox) != inboxSize-1 {
+		t.Errorf("one too many: %v, %d taken", status, len(s.inbox))
+	}
+	if status := post(1); status != hv.StatusSuccess || len(s.inbox) != inboxSize {
+		t.Errorf("the last: %v, %d taken", status, len(s.inbox))
+	}
+}

@@ -41,16 +41,19 @@ func Test(t *testing.T, open Opener) {
 
 // Funcs is a handler of two functions, of which either may be nil.
 type Funcs struct {
-	OnMessage func(conn uint32, m *hv.Message) hv.Status
+	OnMessage func(conn uint32, m *hv.Message) hv.Status // for each, and the last status counts
 	OnSignal  func(conn uint32)
 }
 
-// Message calls OnMessage.
-func (f Funcs) Message(conn uint32, m *hv.Message) hv.Status {
+// Messages calls OnMessage.
+func (f Funcs) Messages(conn uint32, m []hv.Message) (s hv.Status) {
 	if f.OnMessage == nil {
 		return hv.StatusInvalidConnectionID
 	}
-	return f.OnMessage(conn, m)
+	for i := range m {
+		s = f.OnMessage(conn, &m[i])
+	}
+	return s
 }
 
 // Signal calls OnSignal.

@@ -41,8 +41,24 @@ func testGuestPosts(t *testing.T, open Opener) {
 			t.Errorf("post of %d bytes to %d: %v, want %v", len(x.data), x.conn, err, x.want)
 		}
 	}
+	// Several together arrive in order, or not at all.
+	if err := p.PostMessage(7, []byte("one"), nil, long); err != nil {
+		t.Errorf("three together: %v", err)
+	}
+	for _, bad := range [][][]byte{{}, make([][]byte, hv.MaxPosts+1), {[]byte("good"), append(long, 'x')}} {
+		if err := p.PostMessage(7, bad...); !errors.Is(err, hv.StatusInvalidParameter) {
+			t.Errorf("%d together: %v", len(bad), err)
+		}
+	}
+	if err := p.PostMessage(8, make([][]byte, hv.MaxPosts)...); err != nil {
+		t.Errorf("as many as can be: %v", err)
+	}
 	g.Close()
-	want := []posted{{1, 1, "hello"}, {4, 1, string(long)}, {99, 1, "who?"}, {1, 1, ""}}
+	want := []posted{{1, 1, "hello"}, {4, 1, string(long)}, {99, 1, "who?"}, {1, 1, ""},
+		{7, 1, "one"}, {7, 1, ""}, {7, 1, string(long)}}
+	for range hv.MaxPosts {
+		want = append(want, posted{8, 1, ""})
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("handler got %v", got)
 	}
