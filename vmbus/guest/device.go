@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"hvnet/hv"
 	"hvnet/ring"
@@ -273,34 +274,44 @@ func (b *Bus) shut(ctx context.Context, r *rings, c *channel.Channel) error {
 }
 
 // Close closes a channel and frees its rings. The caller has stopped using it.
-// Closing the primary closes all sub-channels first.
+// Closing the primary closes all sub-channels first, together: each is a wait.
 func (d *Device) Close(ctx context.Context, c *channel.Channel) error {
-	var errs []error
-	for _, c := range d.closeOrder(c) {
-		d.b.mu.Lock()
-		r := d.open[c]
-		delete(d.open, c)
-		d.b.mu.Unlock()
-		err := errNotOpen
-		if r != nil {
-			err = d.b.shut(ctx, r, c)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("close channel %d: %w", c.Index, err))
-		}
+	subs := d.subs(c)
+	errs := make([]error, len(subs), len(subs)+1)
+	var closing sync.WaitGroup
+	for i, sub := range subs {
+		closing.Go(func() { errs[i] = d.closeChannel(ctx, sub) })
 	}
-	return errors.Join(errs...)
+	closing.Wait()
+	return errors.Join(append(errs, d.closeChannel(ctx, c))...)
 }
 
-func (d *Device) closeOrder(c *channel.Channel) (order []*channel.Channel) {
-	if c.Index == 0 {
-		d.b.mu.Lock()
-		for sub := range d.open {
-			if sub != c {
-				order = append(order, sub)
-			}
-		}
-		d.b.mu.Unlock()
+func (d *Device) closeChannel(ctx context.Context, c *channel.Channel) error {
+	d.b.mu.Lock()
+	r := d.open[c]
+	delete(d.open, c)
+	d.b.mu.Unlock()
+	err := errNotOpen
+	if r != nil {
+		err = d.b.shut(ctx, r, c)
 	}
-	return append(order, c)
+	if err != nil {
+		return fmt.Errorf("close channel %d: %w", c.Index, err)
+	}
+	return nil
+}
+
+// subs returns the open sub-channels if c is the primary channel.
+func (d *Device) subs(c *channel.Channel) (subs []*channel.Channel) {
+	if c.Index != 0 {
+		return nil
+	}
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	for sub := range d.open {
+		if sub != c {
+			subs = append(subs, sub)
+		}
+	}
+	return subs
 }
