@@ -68,11 +68,11 @@ func BenchmarkOutage(b *testing.B) {
 			go func() { sent <- sendProbes(g, stop) }()
 			var gaps []time.Duration
 			for i := 0; b.Loop(); i++ {
-				drain(back)
+				last := drain(back)
 				if err := change.do(ctx, g, i%2 == 0); err != nil {
 					b.Fatal(err)
 				}
-				gaps = append(gaps, longestGap(back, time.Now()))
+				gaps = append(gaps, longestGap(back, last, time.Now()))
 			}
 			close(stop)
 			<-sent
@@ -111,17 +111,17 @@ func sendProbes(g *guest.Guest, stop <-chan struct{}) (seq uint64) {
 	}
 }
 
-// drain forgets all but the last probe that has come back.
-func drain(p probes) {
-	for len(p) > 1 {
+// drain forgets all probes that have come back and returns when the next one does.
+func drain(p probes) time.Time {
+	for len(p) > 0 {
 		<-p
 	}
+	return (<-p).at
 }
 
-// longestGap returns the longest time between two probes that came back, up to the
-// first that came after a time.
-func longestGap(p probes, until time.Time) (gap time.Duration) {
-	last := (<-p).at
+// longestGap returns the longest time between two probes that came back, from the
+// last to the first that came after a time.
+func longestGap(p probes, last, until time.Time) (gap time.Duration) {
 	for last.Before(until) {
 		at := (<-p).at
 		gap, last = max(gap, at.Sub(last)), at
