@@ -155,27 +155,57 @@ func (g *Guest) start(ctx context.Context, p hv.Partition) error {
 // there is no way to attach anew. All that is left to do then is Close.
 func (g *Guest) Done() <-chan struct{} { return g.ended }
 
+// leaveTime is how long a host may keep a guest waiting that leaves it, each time.
+const leaveTime = time.Second
+
 // Close closes the NIC, disconnects from the bus and detaches. It does all of it
-// even if a step fails, and returns the first error. A host that is gone is none.
+// even if a step fails, and returns the first error. A host that is gone is none. One
+// that does not answer is left without consent after about a second.
 func (g *Guest) Close(ctx context.Context) error {
 	g.stop()
 	<-g.ended
 	if g.at == nil {
 		return g.NIC.Close(ctx)
 	}
-	// Who does not answer in time is left without consent.
-	defer context.AfterFunc(ctx, g.at.part.Leave)()
-	errs := []error{g.NIC.Close(ctx), g.at.bus.Unload(ctx), g.at.close()}
+	leave := sync.OnceFunc(g.at.part.Leave)
+	defer context.AfterFunc(ctx, leave)()
+	closed := make(chan struct{})
+	go func() {
+		select {
+		case why := <-g.NIC.Lost(): // keep, which would be told, has ended
+			if errors.Is(why, netvsc.ErrSilent) {
+				leave()
+			}
+		case <-closed:
+		}
+	}()
+	errs := []error{g.NIC.Close(ctx), g.unload(ctx, leave), g.at.close()}
+	close(closed)
 	if err := ctx.Err(); err != nil {
 		// Each step names what it did not get an answer to: one reason for all.
-		return fmt.Errorf("leave the host: it does not answer: %w", err)
+		return fmt.Errorf("leave the host: %w: %w", netvsc.ErrSilent, err)
 	}
 	for _, err := range errs {
+		if errors.Is(err, netvsc.ErrSilent) {
+			return fmt.Errorf("leave the host: %w", netvsc.ErrSilent)
+		}
 		if err != nil && !lost(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// unload ends the connection to the bus, in time or without consent.
+func (g *Guest) unload(ctx context.Context, leave func()) error {
+	soon, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	defer context.AfterFunc(soon, leave)()
+	err := g.at.bus.Unload(soon)
+	if err != nil && soon.Err() != nil {
+		return netvsc.ErrSilent
+	}
+	return err
 }
 
 // lost tells whether a step failed for no other reason than that the host is gone or

@@ -14,7 +14,8 @@ import (
 // to the host and back, and the interface shows the link that the host reports. It
 // returns when traffic can flow; ctx bounds that alone. What is received goes to
 // also, too, if that is not nil. leave, which is called once, disconnects them again;
-// it neither closes the NIC nor the interface. A host that is gone is no error of it.
+// it neither closes the NIC nor the interface. A host that is gone, or does not answer
+// within a second, is no error of it.
 //
 // From then on the NIC follows what users do to the interface with `ip link`: MTU,
 // address, promiscuity, down and up. What the host refuses is taken back on the
@@ -32,10 +33,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		stop()
 		pumps.Wait()
 		close(errs)
-		err := g.NIC.Down(ctx)
-		if lost(err) {
-			err = nil
-		}
+		err := g.down(ctx)
 		for e := range errs {
 			err = errors.Join(err, e)
 		}
@@ -61,6 +59,17 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		})
 	}
 	return leave, nil
+}
+
+// down takes the NIC down, whether the host is there and answers in time or not.
+func (g *Guest) down(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	err := g.NIC.Down(soon)
+	if lost(err) || soon.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // both are two sinks that get the same frames.

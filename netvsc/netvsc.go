@@ -216,9 +216,17 @@ func (n *NIC) failure() error {
 	return nil
 }
 
+// closeTimeout is how long each answer may take when the NIC is being closed: whoever
+// leaves does not wait for a host that has stopped.
+const closeTimeout = time.Second
+
 // bound returns ctx with the end that each wait for the host has.
 func (n *NIC) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, n.timeout)
+	timeout := n.timeout
+	if n.closed() {
+		timeout = min(timeout, closeTimeout)
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // ownTime returns a context for what has to be done after a failure, which may well

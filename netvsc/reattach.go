@@ -9,8 +9,9 @@ import (
 	"hvnet/vmbus/channel"
 )
 
-// ErrSilent is why a device is lost whose host does not answer any more.
-var ErrSilent = errors.New("the host does not answer")
+// ErrSilent is why a device is lost whose host does not answer any more, and why what
+// was asked of it has failed.
+var ErrSilent = nic.ErrTimeout
 
 // errDetached is why a device is lost that the NIC was told to let go of.
 var errDetached = errors.New("let go of")

@@ -53,6 +53,9 @@ func (n *NIC) reconfigure(ctx context.Context, want settings) error {
 	if err := n.detach(ctx); err != nil {
 		return err
 	}
+	if err := n.failure(); err != nil {
+		return err // lost on the way
+	}
 	err := n.start(ctx, want)
 	if err == nil {
 		n.want = want
@@ -93,14 +96,18 @@ func (n *NIC) start(ctx context.Context, want settings) error {
 
 // detach finishes everything under way and takes the session apart; what a lost
 // device has under way is lost. If the host doesn't let it finish, the NIC goes on as
-// it was.
+// it was, or has lost its device, which is for whoever is told so by [NIC.Lost].
 func (n *NIC) detach(ctx context.Context) error {
 	if !n.attached {
 		return nil
 	}
 	s := n.session.Load()
 	if n.up {
-		if err := n.quiesce(ctx, s); err != nil && !s.broken() {
+		lost := s.broken()
+		if err := n.quiesce(ctx, s); err != nil && !lost {
+			if s.broken() {
+				return err
+			}
 			tctx, cancel := n.ownTime(ctx)
 			defer cancel()
 			return errors.Join(err, n.resume(tctx))
@@ -156,7 +163,8 @@ func (s *session) filter(ctx context.Context, bits uint32) error {
 
 // Close takes the NIC down and gives everything back: memory, channels, goroutines.
 // Pumps return. It does so even if the host doesn't answer or ctx has ended, for the
-// caller goes on to unmap that memory, and then says what the host did not confirm.
+// caller goes on to unmap that memory, and then says what the host did not confirm. A
+// host that keeps it waiting for a second is asked nothing more; [NIC.Lost] tells.
 // The device can be opened again. Closing twice is harmless.
 func (n *NIC) Close(ctx context.Context) error {
 	n.owner <- struct{}{} // a change of settings that is under way has an end of its own
@@ -172,18 +180,21 @@ func (n *NIC) Close(ctx context.Context) error {
 		return nil
 	}
 	s := n.session.Load()
-	var errs []error
+	lost := s.broken()
+	var err error
 	if n.up {
-		lost := s.broken()
-		if err := n.quiesce(ctx, s); !lost {
-			errs = append(errs, err)
+		if err = n.quiesce(ctx, s); lost {
+			err = nil
 		}
 	}
-	errs = append(errs, s.close(ctx))
+	err = errors.Join(err, s.close(ctx))
 	n.attached, n.up = false, false
 	n.setSink(nil)
 	n.log.Info("netvsc: device closed", "mac", s.mac)
-	if err := errors.Join(errs...); err != nil {
+	if !lost && s.broken() && errors.Is(s.err, ErrSilent) {
+		err = errors.Join(err, s.err)
+	}
+	if err != nil {
 		return fmt.Errorf("netvsc: close: %w", err)
 	}
 	return nil

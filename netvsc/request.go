@@ -80,7 +80,7 @@ func (r *requests) waitsFor(id uint32, t rndis.MessageType) *request {
 const maxReply = 52 + 4096
 
 // wait waits for the answer to q. A host that has not given it in its time is
-// given up.
+// given up: the error is [ErrSilent] too then.
 func (s *session) wait(caller context.Context, q *request) ([]byte, error) {
 	ctx, cancel := s.n.bound(caller)
 	defer cancel()
@@ -97,6 +97,7 @@ func (s *session) wait(caller context.Context, q *request) ([]byte, error) {
 		err = ctx.Err()
 		if caller.Err() == nil {
 			s.fail(fmt.Errorf("%w: no %s", ErrSilent, q.what))
+			err = fmt.Errorf("%w: %w", ErrSilent, err)
 		}
 	}
 	s.requests.finish(q, nil, err)

@@ -176,6 +176,18 @@ func (s *session) pageRange(i int32, n int) vmbus.PageRange {
 	return vmbus.PageRange{Count: uint32(n), PFNs: s.runPFNs[first : first+pages]}
 }
 
+// halt ends RNDIS. A host that does not even take that in its time is given up.
+func (s *session) halt(ctx context.Context) error {
+	err := s.sendControl(ctx, "RNDIS HALT", nil, rndis.Halt{RequestID: s.requests.newID()}.Append(nil))
+	if err == nil {
+		err = s.drain(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.fail(fmt.Errorf("%w: %w", ErrSilent, err))
+	}
+	return err
+}
+
 // close takes the session apart, in the order in which a host expects it, whether
 // it is up, half up, or broken: halt, give the buffers up, close the channels. When
 // the host can't confirm that it no longer uses memory, that memory stays allocated
@@ -183,8 +195,7 @@ func (s *session) pageRange(i int32, n int) vmbus.PageRange {
 func (s *session) close(ctx context.Context) error {
 	var errs []error
 	if len(s.queues) > 0 && !s.broken() {
-		errs = append(errs, s.sendControl(ctx, "RNDIS HALT", nil, rndis.Halt{RequestID: s.requests.newID()}.Append(nil)),
-			s.drain(ctx))
+		errs = append(errs, s.halt(ctx))
 	}
 	// Hosts before VMBus 4.0 want a buffer's GPADL gone while the channel is
 	// open, later ones after it is closed.

@@ -162,7 +162,7 @@ func TestTrapAnswersBeforeCompletions(t *testing.T) {
 			}
 			list := held
 			held = nil
-			time.AfterFunc(time.Second, func() {
+			time.AfterFunc(closeTimeout/2, func() {
 				for _, tid := range list {
 					q.complete(tid, nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
 				}

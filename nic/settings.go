@@ -5,12 +5,12 @@ import "errors"
 // Errors that a setting is refused with. Test with errors.Is. The ethtool layer
 // prints them as the errno of the same meaning.
 var (
-	ErrInvalid      = errors.New("invalid argument")        // EINVAL
-	ErrNotSupported = errors.New("operation not supported") // EOPNOTSUPP
-	ErrNoDevice     = errors.New("no such device")          // ENODEV
-	ErrBusy         = errors.New("device or resource busy") // EBUSY
-	ErrTimeout      = errors.New("timed out")               // ETIMEDOUT
-	ErrIO           = errors.New("input/output error")      // EIO
+	ErrInvalid      = errors.New("invalid argument")         // EINVAL
+	ErrNotSupported = errors.New("operation not supported")  // EOPNOTSUPP
+	ErrNoDevice     = errors.New("no such device")           // ENODEV
+	ErrBusy         = errors.New("device or resource busy")  // EBUSY
+	ErrTimeout      = errors.New("the host does not answer") // ETIMEDOUT
+	ErrIO           = errors.New("input/output error")       // EIO
 )
 
 // DriverInfo is what `ethtool -i` shows.
