@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -146,6 +147,8 @@ func TestHostileReceive(t *testing.T) {
 		{"info data beyond", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 16)},
 		{"info data in its header", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 0)},
 		{"info value of 1 byte", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 15)},
+		{"376 ranges", nvsp.ReceiveBufferID, slices.Repeat(whole, 376), nv, good()},
+		{"too long for any packet", nvsp.ReceiveBufferID, slices.Repeat(whole, 600), nv, good()},
 		{"second range bad", nvsp.ReceiveBufferID, []vmbus.ByteRange{{Count: 316}, {Count: 6}}, nv, put32(good(), 12, 5)},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -124,7 +124,7 @@ func (q *queue) poll() bool {
 			}
 			packets++
 			if err == ring.ErrTooBig {
-				q.badMessage()
+				q.tooBig(b)
 				continue
 			}
 			if err != nil {

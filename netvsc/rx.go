@@ -66,6 +66,18 @@ func (q *queue) packet(b []byte) {
 	}
 }
 
+// tooBig refuses a packet that is longer than any that makes sense. b is its beginning:
+// sections that came with it go back.
+func (q *queue) tooBig(b []byte) {
+	p, err := vmbus.ParseDescriptor(b)
+	if err != nil || p.Type != vmbus.PacketTransferPages {
+		q.badMessage()
+		return
+	}
+	q.badFrame()
+	q.owe(p.TID, true)
+}
+
 // transfer handles a packet of received messages, one in each range, and returns
 // whether all were good. Whatever is wrong with it, the host gets its completion,
 // so that the sections aren't lost to both sides.

@@ -49,8 +49,8 @@ func (c *Consumer) Err() error { return c.err }
 // returned, no unknown flag is set. Everything behind the descriptor is the peer's
 // word, but it no longer changes.
 //
-// It returns ErrEmpty if there is no packet, ErrTooBig if buf was too small for
-// one that is now skipped, and ErrCorrupt.
+// It returns ErrEmpty if there is no packet, ErrTooBig with as much as buf, of 16 bytes
+// at least, has room for of one that is now skipped, and ErrCorrupt.
 func (c *Consumer) Next(buf []byte) ([]byte, error) {
 	if c.avail == 0 && !c.look() {
 		if c.err != nil {
@@ -74,16 +74,16 @@ func (c *Consumer) Next(buf []byte) ([]byte, error) {
 	if c.read >= c.size {
 		c.read -= c.size
 	}
-	if n > len(buf) {
-		return nil, ErrTooBig
-	}
-	out := buf[:n]
-	if end := r + n; end <= c.size {
+	out := buf[:min(n, len(buf))]
+	if end := r + len(out); end <= c.size {
 		copy(out, c.data[r:end])
 	} else {
 		copy(out[copy(out, c.data[r:]):], c.data)
 	}
 	le.PutUint64(out, d)
+	if len(out) < n {
+		return out, ErrTooBig
+	}
 	return out, nil
 }
 

@@ -62,6 +62,9 @@ func FuzzConsumer(f *testing.F) {
 				if err == ErrEmpty || err == ErrCorrupt {
 					break
 				}
+				if err == ErrTooBig && len(b) != len(buf) {
+					t.Fatalf("%d bytes of a packet that is too big", len(b))
+				}
 				if err == ErrTooBig {
 					continue
 				}

@@ -59,7 +59,7 @@ var (
 	// ErrEmpty is returned by Next when there is no packet for now.
 	ErrEmpty = errors.New("ring: empty")
 	// ErrTooBig is returned by Put for a packet that can never fit, and by Next
-	// for one that is larger than the buffer: that one is skipped.
+	// for one that is larger than the buffer: its beginning is returned.
 	ErrTooBig = errors.New("ring: packet too big")
 	// ErrShort is returned by Put for a head without a whole descriptor.
 	ErrShort = errors.New("ring: packet shorter than its descriptor")

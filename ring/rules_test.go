@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -379,10 +380,12 @@ func TestTooBigForTheBufferIsSkipped(t *testing.T) {
 	put(t, p, 48, 2)
 	p.Publish()
 	buf := make([]byte, 48)
-	if b, err := c.Next(buf); err != ErrTooBig || b != nil {
-		t.Fatalf("%v %v, want ErrTooBig", b, err)
-	}
+	head, body := packet(100, 1)
 	b, err := c.Next(buf)
+	if err != ErrTooBig || len(b) != 48 || b[4] != 104/8 || !bytes.Equal(b[8:16], head[8:]) || !bytes.Equal(b[16:], body[:32]) {
+		t.Fatalf("%x %v, want ErrTooBig and the beginning", b, err)
+	}
+	b, err = c.Next(buf)
 	if err != nil || len(b) != 48 || &b[0] != &buf[0] {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}

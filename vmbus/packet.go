@@ -80,6 +80,15 @@ func AppendGPADirect(b []byte, tid uint64, ranges []PageRange) []byte {
 	return b
 }
 
+// ParseDescriptor returns type, flags and transaction id of a packet of which only the
+// beginning is there.
+func ParseDescriptor(b []byte) (Packet, error) {
+	if len(b) < descriptorSize {
+		return Packet{}, errPacket
+	}
+	return Packet{Type: le.Uint16(b), Flags: le.Uint16(b[6:]), TID: le.Uint64(b[8:])}, nil
+}
+
 // A Packet is a packet taken from a ring, in its parts.
 type Packet struct {
 	Type, Flags uint16

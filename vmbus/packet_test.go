@@ -318,3 +318,16 @@ func TestFirstRange(t *testing.T) {
 		}
 	}
 }
+
+func TestParseDescriptor(t *testing.T) {
+	b := finish(AppendTransferPages(nil, 0x1122334455667788, 1, make([]ByteRange, 100)))
+	for _, n := range []int{0, 15} {
+		if _, err := ParseDescriptor(b[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("of %d bytes: %v", n, err)
+		}
+	}
+	want := Packet{Type: PacketTransferPages, Flags: FlagCompletionRequested, TID: 0x1122334455667788}
+	if p, err := ParseDescriptor(b[:16]); err != nil || !cmp.Equal(p, want) {
+		t.Errorf("got %+v, %v", p, err)
+	}
+}
