@@ -1,6 +1,7 @@
 package netvsp
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -47,6 +48,21 @@ func (g *fakeGuest) widen(n int) (guests, hosts []*channel.Channel) {
 		}
 	}
 	return guests, hosts
+}
+
+// inUse waits until the guest has a number of sections: what it returns is seen by the
+// goroutines of the channels.
+func (g *fakeGuest) inUse(want int) {
+	g.t.Helper()
+	for end := time.Now().Add(patience); ; runtime.Gosched() {
+		got := g.dev.Info().SectionsInUse
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			g.t.Fatalf("%d sections are in use, want %d", got, want)
+		}
+	}
 }
 
 // tcp4 is a frame of flow i: its source port is i.
@@ -140,8 +156,17 @@ func TestSpread(t *testing.T) {
 		t.Errorf("RNDIS control on a sub-channel: %v", s)
 	}
 
-	// A channel that is closed alone leaves its flows and sections to the primary.
+	// A channel that is closed alone leaves its flows and sections to the primary,
+	// those too that the guest has not returned.
+	g.inUse(0)
+	g.dev.WriteFrames(frames(list...))
+	g.inUse(len(list))
 	g.backend.Close(hosts[3])
+	g.inUse(len(list) - len(want[3]))
+	g.account()
+	for _, ch := range guests[:3] {
+		g.complete(ch, g.next(ch).TID)
+	}
 	if at := deliver(list...); len(at[0]) != len(want[0])+len(want[3]) || len(at[1]) != len(want[1]) {
 		t.Errorf("after closing channel 3: %v", at)
 	}

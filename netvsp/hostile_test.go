@@ -323,6 +323,9 @@ func (g *fakeGuest) account() {
 	where := map[int32]bool{}
 	given := 0
 	for _, q := range s.queues {
+		if q == nil {
+			continue // closed alone
+		}
 		q.ch.Lock()
 		for _, x := range []*sections{&q.control, &q.data} {
 			given += x.given

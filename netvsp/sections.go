@@ -1,5 +1,10 @@
 package netvsp
 
+import (
+	"math/bits"
+	"slices"
+)
+
 // minSections is the fewest sections of a receive buffer that a device can work
 // with: one for control messages and one for data.
 const minSections = 2
@@ -59,6 +64,17 @@ func (s *sections) give(packet []int32) {
 	first := packet[0]
 	s.heads[first/64] |= 1 << (first % 64)
 	s.given += len(packet)
+}
+
+// reclaim returns all sections, also those that the guest has: it can't return them
+// any more.
+func (s *sections) reclaim() []int32 {
+	for i, w := range s.heads {
+		for ; w != 0; w &= w - 1 {
+			s.giveBack(uint64(64*i + bits.TrailingZeros64(w)))
+		}
+	}
+	return slices.Clone(s.free)
 }
 
 // giveBack makes the sections of the packet that begins with section id free. It

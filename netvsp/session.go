@@ -174,8 +174,8 @@ func (s *session) spread() {
 	}
 }
 
-// dropChannel stops the queue of a sub-channel. Its free sections go back to the
-// primary queue, and so do its flows.
+// dropChannel stops the queue of a sub-channel. Its sections go back to the primary
+// queue, those too that the guest did not return on it, and so do its flows.
 func (s *session) dropChannel(c *channel.Channel) {
 	s.mu.Lock()
 	if c.Index >= len(s.queues) || s.queues[c.Index] == nil || s.queues[c.Index].ch != c {
@@ -187,7 +187,7 @@ func (s *session) dropChannel(c *channel.Channel) {
 	s.steering()
 	s.mu.Unlock()
 	q.ch.Lock()
-	free := slices.Clone(q.data.free)
+	free := q.data.reclaim()
 	q.dropReceive()
 	q.ch.Unlock()
 	q.stop()
