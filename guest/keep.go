@@ -161,7 +161,7 @@ func (g *Guest) reason(err error) error {
 	return err
 }
 
-// retake waits for the device on the same bus.
+// retake waits for the device on the same bus, unless it is still there.
 func (g *Guest) retake() error {
 	// The host offers the device again when nothing of the old one is left.
 	soon, done := bounded(g.ctx, g.at.part)
@@ -170,11 +170,16 @@ func (g *Guest) retake() error {
 	if err != nil {
 		return err
 	}
-	dev, err := g.at.bus.Device(g.ctx, vmbus.ClassNIC)
-	if err != nil {
-		return err
+	// A host may have taken nothing but a sub-channel: the device is there still.
+	dev := g.at.dev
+	select {
+	case <-dev.Rescinded():
+		if dev, err = g.at.bus.Device(g.ctx, vmbus.ClassNIC); err != nil {
+			return err
+		}
+		g.at.dev = dev
+	default:
 	}
-	g.at.dev = dev
 	soon, done = bounded(g.ctx, g.at.part)
 	err = g.NIC.Reattach(soon, dev)
 	done()
