@@ -39,7 +39,7 @@ func TestChangeMeetsSilence(t *testing.T) {
 				h.hush(from)
 				begin := time.Now()
 				err := n.SetChannels(context.Background(), 2)
-				if !errors.Is(err, nic.ErrTimeout) || !strings.Contains(err.Error(), what) {
+				if !errors.Is(err, nic.ErrTimeout) || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("SetChannels: %v, want %q", err, what)
 				}
 				if took := time.Since(begin); took != defaultTimeout {
@@ -91,6 +91,47 @@ func TestCloseMeetsSilence(t *testing.T) {
 				}
 				checkPools(t, n)
 				h.clean(t)
+			})
+		})
+	}
+}
+
+// TestDownWaitsForEverything has the host not read a channel, on which it gets
+// completions of what it has sent: before it has them all the NIC is not down, and
+// says what it has waited for.
+func TestDownWaitsForEverything(t *testing.T) {
+	for want, frames := range map[string]int{
+		"reading channel 1":               3,
+		"what was received on channel 1:": 300, // more completions than the ring has room for
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHost()
+				gate := make(chan struct{})
+				h.onPacket = func(index int, _ []byte) {
+					if index == 1 {
+						<-gate
+					}
+				}
+				n := open(t, h, Config{Queues: 2, RingBytes: 2 * 4096})
+				r := up(t, n)
+				for range frames {
+					if err := h.queue(1).indicate(packetMessage(frame(0, 60), nil)); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+				err := n.Down(context.Background())
+				if err == nil || !strings.Contains(err.Error(), "finish "+want) {
+					t.Errorf("Down: %v, want %q", err, want)
+				}
+				if len(r.frames) != frames {
+					t.Errorf("%d frames, want %d", len(r.frames), frames)
+				}
+				close(gate)
+				if err := errors.Join(n.Up(context.Background(), r), n.Down(context.Background())); err != nil {
+					t.Error(err)
+				}
 			})
 		})
 	}
