@@ -18,6 +18,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// TestOpenInterrupted ends the caller's time while a sub-channel is opened: the error
+// names that, and nothing is left.
+func TestOpenInterrupted(t *testing.T) {
+	h := newFakeHost()
+	ctx, cancel := context.WithCancel(context.Background())
+	h.onOpen = func(index int) error {
+		if index == 2 {
+			cancel()
+		}
+		return ctx.Err()
+	}
+	_, err := Open(ctx, h, Config{})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "open channel 2") {
+		t.Errorf("Open: %v", err)
+	}
+	h.clean(t)
+}
+
 func TestBringUpOrder(t *testing.T) {
 	h := newFakeHost()
 	h.vps = 2

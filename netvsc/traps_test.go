@@ -14,6 +14,7 @@ import (
 	"hvnet/nvsp"
 	"hvnet/rndis"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 )
 
 // Traps that drivers of netvsc are known to fall into, each by its name.
@@ -280,6 +281,32 @@ type stubborn struct{ *fakeHost }
 var errStubborn = errors.New("not torn down")
 
 func (*stubborn) Unshare(context.Context, uint32) error { return errStubborn }
+
+// TestTrapOpenChannelKeepsPages has the host not confirm that the channels are closed:
+// the pages that packets on them may name are not given to anyone else.
+func TestTrapOpenChannelKeepsPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		n, err := Open(context.Background(), &reluctant{h}, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(context.Background()); !errors.Is(err, errReluctant) {
+			t.Errorf("close: %v", err)
+		}
+		if len(h.regions) != 2 { // page runs, and pages for control messages
+			t.Errorf("%d regions are left, want 2", len(h.regions))
+		}
+		h.Close(context.Background(), h.queue(0).guest) // for its goroutines
+	})
+}
+
+// A reluctant host does not close channels.
+type reluctant struct{ *fakeHost }
+
+var errReluctant = errors.New("not closed")
+
+func (*reluctant) Close(context.Context, *channel.Channel) error { return errReluctant }
 
 // TestTrapChangingReceiveBuffer has the host change a frame's head in the receive
 // buffer while the driver hands it on: what the sink gets is what was checked.
