@@ -193,10 +193,10 @@ func TestStartFails(t *testing.T) {
 		host func(hv.Guest)
 	}{
 		{"the host is gone", guest.Config{}, patience, "connect to the host's VMBus", func(g hv.Guest) { g.Close() }},
-		{"the host is silent", guest.Config{}, 50 * time.Millisecond, "wait for VERSION_RESPONSE", func(g hv.Guest) {
+		{"the host is silent", guest.Config{}, time.Second, "wait for VERSION_RESPONSE", func(g hv.Guest) {
 			g.Serve(silent{})
 		}},
-		{"no NIC", guest.Config{}, 50 * time.Millisecond, "wait for the offer of a device of class " + vmbus.ClassNIC.String(), func(g hv.Guest) {
+		{"no NIC", guest.Config{}, time.Second, "wait for the offer of a device of class " + vmbus.ClassNIC.String(), func(g hv.Guest) {
 			vmbushost.New(g, vmbushost.Config{}).Serve()
 		}},
 		{"a NIC that refuses", guest.Config{}, patience, "netvsc: open:", func(g hv.Guest) {
