@@ -36,7 +36,8 @@ type Config struct {
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
 	// Refused, if not nil, is told of each change of a kernel interface that the
-	// NIC could not follow, and that was taken back; see [Guest.Join].
+	// NIC could not follow, and that was taken back, and of each that the host of a
+	// NIC that has returned makes; see [Guest.Join].
 	Refused func(error)
 }
 
@@ -52,6 +53,8 @@ type Guest struct {
 	ended chan struct{} // closed when keep has ended
 
 	at *attachment // keep's until it has ended; nil while there is none
+
+	back chan struct{} // capacity 1: the NIC has a device again
 
 	mu       sync.Mutex
 	lost     error // why there is no device
@@ -146,7 +149,7 @@ func (g *Guest) start(ctx context.Context, p hv.Partition) error {
 	if err != nil {
 		return errors.Join(err, at.close())
 	}
-	g.at, g.ended = at, make(chan struct{})
+	g.at, g.ended, g.back = at, make(chan struct{}), make(chan struct{}, 1)
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	return nil
 }

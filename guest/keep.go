@@ -88,6 +88,12 @@ func (g *Guest) OnChange(f func(lost error)) {
 }
 
 func (g *Guest) change(lost error) {
+	if lost == nil {
+		select {
+		case g.back <- struct{}{}:
+		default:
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost = lost
