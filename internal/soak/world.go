@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"hvnet/host"
@@ -164,6 +165,20 @@ func (w *world) counts(ctx context.Context) (sum Counts, err error) {
 		err = errors.Join(err, e)
 	}
 	return sum, err
+}
+
+// usedByStations measures the processes of guests, all together.
+func (w *world) usedByStations() (sum usage, err error) {
+	for _, m := range w.members {
+		if p, ok := m.peer.(*process); ok {
+			u, err := usedBy(strconv.Itoa(p.cmd.Process.Pid))
+			if err != nil {
+				return sum, err
+			}
+			sum.add(u)
+		}
+	}
+	return sum, nil
 }
 
 // counted is how many frames each guest sends to each other at the end.
