@@ -71,9 +71,11 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 	g := &Guest{cfg: cfg}
 	g.dial = func(ctx context.Context) (hv.Partition, error) { return attach.Dial(ctx, path, g.hello()) }
 	var why error // the last try was in vain
+	attached, said := false, ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		p, err := g.dial(ctx)
 		if err == nil {
+			attached = true
 			err = g.start(ctx, p)
 		}
 		if err == nil {
@@ -89,6 +91,8 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 			// Too late for another try: the last one counts.
 		case passing(err) && ctx.Err() == nil:
 			why = err
+		case attached && errors.Is(err, attach.ErrRefused) && ctx.Err() == nil:
+			why = err // a host that was stopped has yet to see that an earlier try is over
 		default:
 			return nil, err
 		}
@@ -96,6 +100,7 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 			waiting()
 			waiting = nil
 		}
+		g.logFailure(why, &said)
 		select {
 		case <-ctx.Done():
 			return nil, why

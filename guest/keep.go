@@ -224,15 +224,20 @@ func (g *Guest) redial() bool {
 		if errors.Is(err, netvsc.ErrClosed) {
 			return false
 		}
-		if g.cfg.Log != nil && err.Error() != said {
-			said = err.Error()
-			g.cfg.Log.Info("attach anew", "err", err)
-		}
+		g.logFailure(err, &said)
 		select {
 		case <-time.After(pause):
 		case <-g.ctx.Done():
 			return false
 		}
+	}
+}
+
+// logFailure logs why attaching has failed, unless that was said last.
+func (g *Guest) logFailure(err error, said *string) {
+	if g.cfg.Log != nil && err.Error() != *said {
+		*said = err.Error()
+		g.cfg.Log.Info("attach anew", "err", err)
 	}
 }
 
