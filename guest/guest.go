@@ -63,7 +63,8 @@ type Guest struct {
 
 // Dial attaches to the host at path and starts a guest there. While there is no
 // host at path, or it goes or falls silent before the NIC is up, it tries again until
-// ctx ends; waiting, if not nil, is called once then.
+// ctx ends; waiting, if not nil, is called once then. A guest that is refused does not
+// try again, unless it was let in before: the host may not have seen the end of that.
 //
 // When the host is gone later, or does not answer, the guest attaches anew, for as
 // long as it takes: see [Guest.OnChange].
