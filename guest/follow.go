@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"hvnet/link/tap"
 	"hvnet/nic"
@@ -32,26 +33,42 @@ type iface interface {
 // the interface what cannot be. The interface has changed before anyone can object, as the
 // kernel asks no one in user space.
 type follower struct {
-	nic     driver
-	iface   iface
-	sink    nic.Sink // when up
-	refused func(error)
+	nic   driver
+	iface iface
+	sink  nic.Sink // when up
 
+	mu      sync.Mutex
 	seen    bool // whether there is a state before
-	up      bool // in the state before
+	state   tap.State
 	promisc bool // as the NIC last took it
 }
 
-// follow has the NIC follow the interface until ctx ends.
+// follow has the NIC follow the interface until ctx ends, and the interface the NIC
+// when another host has it.
 func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink) error {
-	f := &follower{nic: g.NIC, iface: t, sink: sink, refused: g.cfg.Refused}
-	err := t.Watch(ctx, func(s tap.State) {
-		for _, err := range f.apply(ctx, s) {
-			if f.refused != nil && ctx.Err() == nil {
-				f.refused(fmt.Errorf("%s: %w", t.Name(), err))
+	f := &follower{nic: g.NIC, iface: t, sink: sink}
+	tell := func(list []error) {
+		for _, err := range list {
+			if g.cfg.Refused != nil && ctx.Err() == nil {
+				g.cfg.Refused(fmt.Errorf("%s: %w", t.Name(), err))
+			}
+		}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var back sync.WaitGroup
+	defer back.Wait()
+	defer stop()
+	back.Go(func() {
+		for {
+			select {
+			case <-g.back:
+				tell(f.returned())
+			case <-ctx.Done():
+				return
 			}
 		}
 	})
+	err := t.Watch(ctx, func(s tap.State) { tell(f.apply(ctx, s)) })
 	if errors.Is(err, tap.ErrRemoved) {
 		err = nil // the queues tell
 	}
@@ -63,23 +80,24 @@ func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink) error {
 // The NIC is up from the beginning, and the interface comes up when it has its
 // addresses: only an interface that was up takes the NIC down.
 func (f *follower) apply(ctx context.Context, s tap.State) (refused []error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	took := func(what string, err, back error) {
-		switch {
-		case err == nil:
-		case back == nil:
-			refused = append(refused, fmt.Errorf("%s: %w", what, err))
-		default:
-			refused = append(refused, fmt.Errorf("%s: %w; the interface does not show it: %w", what, err, back))
+		if err != nil {
+			refused = append(refused, shown(what, err, back))
 		}
 	}
-	if f.seen && f.up && !s.Up {
+	if f.seen && f.state.Up && !s.Up {
 		took("stays up at the host", f.nic.Down(ctx), nil)
 	}
-	if err := f.mtu(ctx, s.MTU); err != nil {
-		now := f.nic.MTU()
-		took(fmt.Sprintf("MTU %d refused, it is %d", s.MTU, now), err, f.iface.SetMTU(now))
+	// What is as before is not the user's wish, but what the NIC had before it was lost.
+	if s.MTU != f.state.MTU {
+		if err := f.mtu(ctx, s.MTU); err != nil {
+			now := f.nic.MTU()
+			took(fmt.Sprintf("MTU %d refused, it is %d", s.MTU, now), err, f.iface.SetMTU(now))
+		}
 	}
-	if !s.MAC.IsZero() && s.MAC != f.nic.MAC() {
+	if s.MAC != f.state.MAC && !s.MAC.IsZero() && s.MAC != f.nic.MAC() {
 		if err := f.nic.SetMAC(ctx, s.MAC); err != nil {
 			now := f.nic.MAC()
 			took(fmt.Sprintf("address %v refused, it is %v", s.MAC, now), err, f.iface.SetMAC(now))
@@ -94,15 +112,46 @@ func (f *follower) apply(ctx context.Context, s tap.State) (refused []error) {
 			took("stays promiscuous at the host", err, nil)
 		}
 	}
-	if f.seen && !f.up && s.Up {
+	if f.seen && !f.state.Up && s.Up {
 		if err := f.nic.Up(ctx, f.sink); err != nil {
 			took("up refused, it is down", err, f.iface.SetDown())
 			s.Up = false
 		}
 	}
-	f.seen, f.up = true, s.Up
+	f.seen, f.state = true, s
 	return refused
 }
+
+// returned makes the interface be as a NIC that is back, which may have come back with
+// other limits and another address: the host decides on those. It returns what is
+// different.
+func (f *follower) returned() (changed []error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.seen {
+		return nil
+	}
+	if was, now := f.state.MTU, f.nic.MTU(); now != was {
+		changed = append(changed, shown(fmt.Sprintf("MTU %d, it was %d", now, was), errHost, f.iface.SetMTU(now)))
+		f.state.MTU = now
+	}
+	if was, now := f.state.MAC, f.nic.MAC(); now != was {
+		changed = append(changed, shown(fmt.Sprintf("address %v, it was %v", now, was), errHost, f.iface.SetMAC(now)))
+		f.state.MAC = now
+	}
+	return changed
+}
+
+// shown returns what is to be said, and why; back tells why the interface does not show it.
+func shown(what string, why, back error) error {
+	if back != nil {
+		return fmt.Errorf("%s: %w; the interface does not show it: %w", what, why, back)
+	}
+	return fmt.Errorf("%s: %w", what, why)
+}
+
+// errHost says why the interface changes without its user.
+var errHost = errors.New("the host has it so now")
 
 // errLowered says that the host allows less than was asked for.
 var errLowered = errors.New("the host allows no more")

@@ -55,6 +55,40 @@ func (i *fakeIface) SetMTU(mtu int) error     { return i.do(fmt.Sprint("mtu ", m
 func (i *fakeIface) SetNormal() error         { return i.do("not promiscuous") }
 func (i *fakeIface) SetDown() error           { return i.do("down") }
 
+// TestFollowReturned: an interface follows a NIC that comes back otherwise.
+func TestFollowReturned(t *testing.T) {
+	own, other := nic.MAC{0, 0x15, 0x5d, 0, 0, 1}, nic.MAC{2, 0, 0, 0, 0, 2}
+	n, i := &fakeNIC{mac: own, mtu: 9000, most: 9000}, &fakeIface{}
+	f := &follower{nic: n, iface: i}
+	if says := f.returned(); len(says) != 0 {
+		t.Errorf("before anything is known: %v", says)
+	}
+	f.apply(t.Context(), tap.State{Up: true, MTU: 9000, MAC: own})
+	for _, step := range []struct {
+		mac  nic.MAC
+		mtu  int
+		back []string
+		says []string
+	}{
+		{own, 9000, nil, nil},
+		{own, 1500, []string{"mtu 1500"}, []string{"MTU 1500, it was 9000: the host has it so now"}},
+		{other, 1500, []string{"mac 02:00:00:00:00:02"}, []string{"address 02:00:00:00:00:02, it was 00:15:5d:00:00:01: the host has it so now"}},
+		{other, 1500, nil, nil},
+	} {
+		i.back, n.calls, n.mac, n.mtu = nil, nil, step.mac, step.mtu
+		var says []string
+		f.apply(t.Context(), f.state) // such as that it has a carrier again
+		for _, err := range f.returned() {
+			says = append(says, err.Error())
+		}
+		// The kernel tells of what has changed, which is nothing new.
+		f.apply(t.Context(), tap.State{Up: true, MTU: step.mtu, MAC: step.mac})
+		if !slices.Equal(i.back, step.back) || !slices.Equal(says, step.says) || len(n.calls) != 0 {
+			t.Errorf("got %q, %q, %q, want %q, %q", i.back, says, n.calls, step.back, step.says)
+		}
+	}
+}
+
 // TestFollow is a table of what users do one after the other, what the NIC is told,
 // and what is taken back.
 func TestFollow(t *testing.T) {

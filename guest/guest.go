@@ -36,7 +36,8 @@ type Config struct {
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
 	// Refused, if not nil, is told of each change of a kernel interface that the
-	// NIC could not follow, and that was taken back; see [Guest.Join].
+	// NIC could not follow, and that was taken back, and of each that the host of a
+	// NIC that has returned makes; see [Guest.Join].
 	Refused func(error)
 }
 
@@ -53,6 +54,8 @@ type Guest struct {
 
 	at *attachment // keep's until it has ended; nil while there is none
 
+	back chan struct{} // capacity 1: the NIC has a device again
+
 	mu       sync.Mutex
 	lost     error // why there is no device
 	onChange func(lost error)
@@ -60,7 +63,8 @@ type Guest struct {
 
 // Dial attaches to the host at path and starts a guest there. While there is no
 // host at path, or it goes or falls silent before the NIC is up, it tries again until
-// ctx ends; waiting, if not nil, is called once then.
+// ctx ends; waiting, if not nil, is called once then. A guest that is refused does not
+// try again, unless it was let in before: the host may not have seen the end of that.
 //
 // When the host is gone later, or does not answer, the guest attaches anew, for as
 // long as it takes: see [Guest.OnChange].
@@ -68,9 +72,11 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 	g := &Guest{cfg: cfg}
 	g.dial = func(ctx context.Context) (hv.Partition, error) { return attach.Dial(ctx, path, g.hello()) }
 	var why error // the last try was in vain
+	attached, said := false, ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		p, err := g.dial(ctx)
 		if err == nil {
+			attached = true
 			err = g.start(ctx, p)
 		}
 		if err == nil {
@@ -86,6 +92,8 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 			// Too late for another try: the last one counts.
 		case passing(err) && ctx.Err() == nil:
 			why = err
+		case attached && errors.Is(err, attach.ErrRefused) && ctx.Err() == nil:
+			why = err // a host that was stopped has yet to see that an earlier try is over
 		default:
 			return nil, err
 		}
@@ -93,6 +101,7 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 			waiting()
 			waiting = nil
 		}
+		g.logFailure(why, &said)
 		select {
 		case <-ctx.Done():
 			return nil, why
@@ -146,7 +155,7 @@ func (g *Guest) start(ctx context.Context, p hv.Partition) error {
 	if err != nil {
 		return errors.Join(err, at.close())
 	}
-	g.at, g.ended = at, make(chan struct{})
+	g.at, g.ended, g.back = at, make(chan struct{}), make(chan struct{}, 1)
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	return nil
 }

@@ -175,6 +175,47 @@ func TestDialRefused(t *testing.T) {
 	}
 }
 
+// A guest whose own try the host has yet to see the end of is not refused for good.
+func TestDialRefusedByItself(t *testing.T) {
+	path := socketPath(t)
+	var asked atomic.Int32
+	l, err := attach.Listen(path, attach.ListenConfig{Admit: func(attach.Hello) error {
+		if asked.Add(1) == 2 {
+			return errors.New("the port is in use")
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h := host.New(host.Config{})
+	defer h.Close(soon(t))
+	served := make(chan error, 1)
+	go func() {
+		g, _, err := l.Accept(soon(t))
+		if err == nil {
+			g.Close() // the host is gone, as far as this guest can see
+			g, _, err = l.Accept(soon(t))
+		}
+		if err == nil {
+			err = h.Serve(g, host.PortConfig{})
+		}
+		served <- err
+	}()
+	g, err := guest.Dial(soon(t), path, guest.Config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("asked %d times", n)
+	}
+	if err := g.Close(soon(t)); err != nil {
+		t.Error(err)
+	}
+	await(t, served, "the host to see the guest leave")
+}
+
 // picky is a device that refuses its channel.
 type picky struct{}
 
@@ -193,10 +234,10 @@ func TestStartFails(t *testing.T) {
 		host func(hv.Guest)
 	}{
 		{"the host is gone", guest.Config{}, patience, "connect to the host's VMBus", func(g hv.Guest) { g.Close() }},
-		{"the host is silent", guest.Config{}, 50 * time.Millisecond, "wait for VERSION_RESPONSE", func(g hv.Guest) {
+		{"the host is silent", guest.Config{}, time.Second, "wait for VERSION_RESPONSE", func(g hv.Guest) {
 			g.Serve(silent{})
 		}},
-		{"no NIC", guest.Config{}, 50 * time.Millisecond, "wait for the offer of a device of class " + vmbus.ClassNIC.String(), func(g hv.Guest) {
+		{"no NIC", guest.Config{}, time.Second, "wait for the offer of a device of class " + vmbus.ClassNIC.String(), func(g hv.Guest) {
 			vmbushost.New(g, vmbushost.Config{}).Serve()
 		}},
 		{"a NIC that refuses", guest.Config{}, patience, "netvsc: open:", func(g hv.Guest) {

@@ -19,7 +19,8 @@ import (
 //
 // From then on the NIC follows what users do to the interface with `ip link`: MTU,
 // address, promiscuity, down and up. What the host refuses is taken back on the
-// interface, and Config.Refused told.
+// interface, and Config.Refused told. When the NIC has been lost and is back, the
+// interface gets the MTU and the address that the host has it with now.
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
 	var sink nic.Sink = t
 	if also != nil {

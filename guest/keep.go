@@ -88,6 +88,12 @@ func (g *Guest) OnChange(f func(lost error)) {
 }
 
 func (g *Guest) change(lost error) {
+	if lost == nil {
+		select {
+		case g.back <- struct{}{}:
+		default:
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost = lost
@@ -223,15 +229,20 @@ func (g *Guest) redial() bool {
 		if errors.Is(err, netvsc.ErrClosed) {
 			return false
 		}
-		if g.cfg.Log != nil && err.Error() != said {
-			said = err.Error()
-			g.cfg.Log.Info("attach anew", "err", err)
-		}
+		g.logFailure(err, &said)
 		select {
 		case <-time.After(pause):
 		case <-g.ctx.Done():
 			return false
 		}
+	}
+}
+
+// logFailure logs why attaching has failed, unless that was said last.
+func (g *Guest) logFailure(err error, said *string) {
+	if g.cfg.Log != nil && err.Error() != *said {
+		*said = err.Error()
+		g.cfg.Log.Info("attach anew", "err", err)
 	}
 }
 

@@ -67,8 +67,8 @@ func ping(t *testing.T, stack *netstack.Host) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for {
-		try, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		try, cancel := context.WithTimeout(ctx, wait)
 		_, err := stack.Ping(try, netip.MustParseAddr("198.18.0.1"))
 		if err != nil {
 			<-try.Done()

@@ -44,6 +44,9 @@ type Config struct {
 	// address spoofing of a Hyper-V port does. Such a port learns who is behind
 	// it, and gets frames for unknown stations too.
 	AllowSpoofing bool
+	// MapEntries bounds what all guests that attach may take of the process's memory
+	// map together; see [hv.NewQuota].
+	MapEntries int
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -53,6 +56,8 @@ type Host struct {
 	cfg Config
 	sw  *vswitch.Switch
 	bad badLines
+
+	quota *hv.Quota // of the guests that attach
 
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
@@ -80,7 +85,7 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), ports: map[string]*port{}, links: map[string]portLink{}}
+	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}}
 }
 
 // Profile returns the release that the host is.

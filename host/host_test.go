@@ -32,8 +32,8 @@ func soon(t testing.TB) context.Context {
 }
 
 // newHost returns a host that is closed with the test.
-func newHost(t testing.TB) *host.Host {
-	h := host.New(host.Config{})
+func newHost(t testing.TB, cfg host.Config) *host.Host {
+	h := host.New(cfg)
 	t.Cleanup(func() {
 		if err := h.Close(soon(t)); err != nil {
 			t.Error(err)
@@ -116,7 +116,7 @@ func (v *visitor) place() vmbus.GUID { return v.dev.Offer().Instance }
 // A name is an identity: who comes back with it has the same place, and who has none
 // gets the first that is free.
 func TestNames(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t, host.Config{})
 	first := visit(t, h, host.PortConfig{})
 	second := visit(t, h, host.PortConfig{})
 	named := visit(t, h, host.PortConfig{Name: "web"})
@@ -145,7 +145,7 @@ func TestNames(t *testing.T) {
 
 // An address belongs to one port, whoever has it.
 func TestAddresses(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t, host.Config{})
 	gateway := nic.MAC{0x00, 0x15, 0x5d, 0, 0, 1}
 	if err := h.AddGateway(netstack.GatewayConfig{MAC: gateway, IPv4: prefix(1)}); err != nil {
 		t.Fatal(err)

@@ -30,6 +30,9 @@ func (h *Host) Listen(path string, cfg attach.ListenConfig) (*attach.Listener, e
 		}
 		return h.Admit(want)
 	}
+	if cfg.Limits.Quota == nil {
+		cfg.Limits.Quota = h.quota
+	}
 	return attach.Listen(path, cfg)
 }
 

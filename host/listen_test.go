@@ -22,6 +22,12 @@ import (
 
 // listen makes a host that takes guests on a socket.
 func listen(t testing.TB, cfg attach.ListenConfig) (h *host.Host, path string) {
+	h = newHost(t, host.Config{})
+	return h, listenOn(t, h, cfg)
+}
+
+// listenOn has a host take guests on a socket.
+func listenOn(t testing.TB, h *host.Host, cfg attach.ListenConfig) (path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hv") // a socket's path must be short
 	if err != nil {
@@ -29,7 +35,6 @@ func listen(t testing.TB, cfg attach.ListenConfig) (h *host.Host, path string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path = filepath.Join(dir, "s")
-	h = newHost(t)
 	l, err := h.Listen(path, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +49,7 @@ func listen(t testing.TB, cfg attach.ListenConfig) (h *host.Host, path string) {
 		}
 		l.Close()
 	})
-	return h, path
+	return path
 }
 
 // dial attaches a station to the socket.
@@ -163,5 +168,41 @@ func TestMemoryThatIsGone(t *testing.T) {
 	b.reach(t, prefix(2))
 	if ports := h.Ports(); len(ports) != 2 {
 		t.Errorf("%d ports", len(ports))
+	}
+}
+
+// TestMapEntries: what guests have together of the host's memory map is bounded. Who
+// comes when nothing is left is told so, and those that are there go on.
+func TestMapEntries(t *testing.T) {
+	h := newHost(t, host.Config{MapEntries: 40})
+	path := listenOn(t, h, attach.ListenConfig{})
+	a := dial(t, path, guest.Config{Name: "a", VPs: 1}, 2)
+	b := dial(t, path, guest.Config{Name: "b", VPs: 1}, 3)
+	var list []hv.Partition
+	for range 100 {
+		p, err := attach.Dial(soon(t), path, attach.Hello{VPs: 1})
+		if err != nil {
+			if !errors.Is(err, attach.ErrRefused) || !strings.Contains(err.Error(), "have 40 entries of its memory map together") {
+				t.Errorf("attach: %v", err)
+			}
+			break
+		}
+		defer p.Close()
+		list = append(list, p)
+	}
+	if len(list) == 0 || len(list) == 100 {
+		t.Errorf("%d guests more have attached", len(list))
+	}
+	a.reach(t, prefix(3))
+	b.stop()
+	for ctx := soon(t); ; { // the host takes a moment to see that it is gone
+		p, err := attach.Dial(ctx, path, attach.Hello{VPs: 1})
+		if err == nil {
+			p.Close()
+			return
+		}
+		if !errors.Is(err, attach.ErrRefused) {
+			t.Fatal(err)
+		}
 	}
 }

@@ -81,7 +81,7 @@ func (s *station) reach(t testing.TB, to netip.Prefix) {
 
 // Two guests and the gateway reach each other, and the ports tell.
 func TestTraffic(t *testing.T) {
-	h := newHost(t)
+	h := newHost(t, host.Config{})
 	if err := h.AddGateway(netstack.GatewayConfig{MAC: nic.MAC{0, 0x15, 0x5d, 0, 0, 1}, IPv4: prefix(1)}); err != nil {
 		t.Fatal(err)
 	}

@@ -40,22 +40,38 @@ func (m *Memory) Map(pfns []uint64) (*Mapping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map guest pages: %w", err)
 	}
-	n := int64(len(runs))
-	if m.runs.Add(n) > int64(m.limits.Runs) {
-		m.runs.Add(-n)
-		return nil, fmt.Errorf("map guest pages: %w: %d runs of pages more than the %d allowed", ErrLimit, n, m.limits.Runs)
+	n, size := len(runs), len(pfns)*PageSize
+	if err := m.take(n); err != nil {
+		return nil, fmt.Errorf("map guest pages: %w", err)
 	}
-	v, from, err := join(runs, len(pfns)*PageSize)
+	v, from, err := join(runs, size)
 	if err != nil {
-		m.runs.Add(-n)
+		m.give(n)
 		return nil, err
 	}
-	size := len(pfns) * PageSize
 	return &Mapping{
 		Bytes: v.bytes[from : from+size : from+size],
 		view:  v,
-		free:  func() { m.runs.Add(-n) },
+		free:  func() { m.give(n) },
 	}, nil
+}
+
+// take takes entries of the memory map for n runs, from the guest's own and from those of all.
+func (m *Memory) take(n int) error {
+	if m.runs.Add(int64(n)) > int64(m.limits.Runs) {
+		m.runs.Add(int64(-n))
+		return fmt.Errorf("%w: %d runs of pages more than the %d allowed", ErrLimit, n, m.limits.Runs)
+	}
+	if err := m.limits.Quota.take(n); err != nil {
+		m.runs.Add(int64(-n))
+		return err
+	}
+	return nil
+}
+
+func (m *Memory) give(n int) {
+	m.runs.Add(int64(-n))
+	m.limits.Quota.give(n)
 }
 
 // coalesce turns a page list into as few runs as possible.

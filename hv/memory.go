@@ -1,6 +1,7 @@
 package hv
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,36 @@ type Limits struct {
 	// each takes an entry in the process's memory map, of which the kernel allows
 	// 65530 by default. Default 32768.
 	Runs int
+	// Quota, if not nil, is what this guest and others have together.
+	Quota *Quota
+}
+
+// A Quota bounds the entries that guests take in the memory map of their host's process
+// together, one for each region of memory and for each run of a Mapping. A process
+// whose map is full can't go on.
+type Quota struct {
+	most int64
+	used atomic.Int64
+}
+
+// NewQuota returns a quota of most entries; 0 for 49152, which leaves the process a
+// quarter of what the kernel allows by default.
+func NewQuota(most int) *Quota { return &Quota{most: int64(cmp.Or(most, 49152))} }
+
+// take takes n entries. The error is ErrLimit if there are not as many left. No quota has
+// no end.
+func (q *Quota) take(n int) error {
+	if q != nil && q.used.Add(int64(n)) > q.most {
+		q.give(n)
+		return fmt.Errorf("%w: the guests of this host have %d entries of its memory map together", ErrLimit, q.most)
+	}
+	return nil
+}
+
+func (q *Quota) give(n int) {
+	if q != nil {
+		q.used.Add(int64(-n))
+	}
 }
 
 func (l Limits) orDefault() Limits {
@@ -136,8 +167,12 @@ func (m *Memory) Add(gpa GPA, fd int, offset int64, size int64) error {
 	if i < len(m.regions) && m.regions[i].gpa < end {
 		return fmt.Errorf("%w: %#x bytes at %#x overlap the region at %#x", ErrRegion, size, uint64(gpa), uint64(m.regions[i].gpa))
 	}
+	if err := m.limits.Quota.take(1); err != nil {
+		return err
+	}
 	v, err := mapFile(fd, offset, int(size))
 	if err != nil {
+		m.limits.Quota.give(1)
 		return err
 	}
 	m.regions = slices.Insert(m.regions, i, region{gpa, end, v})
@@ -154,6 +189,7 @@ func (m *Memory) Remove(gpa GPA) error {
 		if r.gpa == gpa {
 			m.regions = slices.Delete(m.regions, i, i+1)
 			m.bytes -= int64(r.end - r.gpa)
+			m.limits.Quota.give(1)
 			return r.view.drop()
 		}
 	}
@@ -168,6 +204,7 @@ func (m *Memory) Close() error {
 	for _, r := range m.regions {
 		errs = append(errs, r.view.drop())
 	}
+	m.limits.Quota.give(len(m.regions))
 	m.regions, m.bytes, m.closed = nil, 0, true
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -158,6 +159,37 @@ func TestLimits(t *testing.T) {
 		t.Errorf("3 runs after all were given back: %v", err)
 	}
 	p.Close()
+}
+
+// TestQuota: what guests have together is bounded, and all of it comes back.
+func TestQuota(t *testing.T) {
+	q := NewQuota(5)
+	a, b := NewMemory(Limits{Quota: q}), NewMemory(Limits{Quota: q})
+	if err := errors.Join(addFile(t, a, 10*PageSize, 5), addFile(t, b, 10*PageSize, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Map([]uint64{10, 12, 14, 11}); !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "have 5 entries") {
+		t.Errorf("4 runs where 3 entries are left: %v", err)
+	}
+	p, err := a.Map([]uint64{10, 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := addFile(t, b, 20*PageSize, 1); err != nil {
+		t.Errorf("the last entry: %v", err)
+	}
+	if err := addFile(t, b, 30*PageSize, 1); !errors.Is(err, ErrLimit) {
+		t.Errorf("a region where nothing is left: %v", err)
+	}
+	if _, err := b.Map([]uint64{10}); !errors.Is(err, ErrLimit) {
+		t.Errorf("a run where nothing is left: %v", err)
+	}
+	if err := errors.Join(b.Remove(20*PageSize), a.Close(), b.Close(), p.Close()); err != nil {
+		t.Error(err)
+	}
+	if n := q.used.Load(); n != 0 {
+		t.Errorf("%d entries are taken by nobody", n)
+	}
 }
 
 // TestAddChecks adds regions with addresses and sizes that can't be.

@@ -16,11 +16,12 @@ const (
 	DropSource                // sent from another address than the port's
 	DropRunt                  // shorter than an Ethernet header
 	DropFault                 // memory of the frame or for it is gone
+	DropClosing               // the device is being taken from the guest, or closed by it
 	drops
 )
 
 var dropText = [drops]string{"no guest", "filter", "no receive buffer", "no section", "ring full",
-	"too long", "bad source", "runt", "memory gone"}
+	"too long", "bad source", "runt", "memory gone", "closing"}
 
 // String returns the reason in a few words.
 func (d Drop) String() string {

@@ -103,16 +103,18 @@ func (q *queue) blame(err error) {
 func (q *queue) write(frames []nic.Frame) {
 	d := &q.delivery
 	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
-	switch {
-	case r == nil:
-		count := &q.count
+	if r == nil || passes.bits == 0 {
+		count, reason := &q.count, DropFilter
 		if q.stopped() {
 			count = &q.s.d.lost // has taken over what the queue had counted
 		}
-		count.rxDropped[DropNoBuffer].Add(uint64(len(frames)))
-		return
-	case passes.bits == 0:
-		q.count.rxDropped[DropFilter].Add(uint64(len(frames)))
+		if r == nil {
+			reason = DropNoBuffer
+		}
+		if q.s.closing.Load() {
+			reason = DropClosing
+		}
+		count.rxDropped[reason].Add(uint64(len(frames)))
 		return
 	}
 	var sent, sentBytes uint64

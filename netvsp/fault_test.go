@@ -1,15 +1,18 @@
 package netvsp
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/vmbus"
 )
 
 // onFile replaces the memory of a GPADL by a file, which unlike a sealed memfd can
@@ -107,4 +110,47 @@ func TestFault(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// TestClosing: frames that are under way when the device is taken from the guest, or
+// closed by it, are no fault of the guest's. They are dropped by their own name.
+func TestClosing(t *testing.T) {
+	g := newGuest(t, "ws2022")
+	g.up(nvsp.V61)
+	const packets, each = 16, 8 // two batches
+	m := packet(ether(otherMAC, guestMAC, 60, 0), nil)
+	b := bytes.Repeat(m, each)
+	copy(g.send.Bytes, b)
+	send := nvsp.Pad(nvsp.RNDISPacket{SectionBytes: uint32(len(b))}.Append(nil), 0, nvsp.MaxSize)
+	before := g.dev.Info()
+	closed := make(chan struct{})
+	g.port.mu.Lock()
+	g.port.hook = func([]nic.Frame) {
+		g.port.hook = nil
+		s := g.dev.live.Load()
+		go func() {
+			defer close(closed)
+			g.backend.Close(g.host)
+		}()
+		for !s.closing.Load() || s.open.Load() {
+			runtime.Gosched()
+		}
+	}
+	g.port.mu.Unlock()
+	g.ch.Lock()
+	for range packets {
+		if err := g.ch.Out.Put(vmbus.AppendInBand(nil, 0, 1), send); err != nil {
+			t.Error(err)
+		}
+	}
+	g.ch.Flush()
+	g.ch.Unlock()
+	<-closed
+	after := g.dev.Info()
+	if after.Faults != before.Faults || after.Failures != before.Failures {
+		t.Errorf("%d rules are broken and %d sends failed", after.Faults-before.Faults, after.Failures-before.Failures)
+	}
+	if n := after.Stats.TxFrames - before.Stats.TxFrames + after.TxDropped[DropClosing]; n != packets*each || after.TxDropped[DropClosing] == 0 {
+		t.Errorf("%d of %d frames are accounted for: %+v", n, packets*each, after)
+	}
 }

@@ -138,11 +138,16 @@ func (q *queue) frames() error {
 		if err != nil {
 			return err
 		}
-		if !open {
+		switch {
+		case open:
+			q.check()
+		case q.s.closing.Load():
+			q.count.txDropped[DropClosing].Add(1)
+			q.batch.drop()
+		default:
 			q.batch.drop()
 			return errEarly
 		}
-		q.check()
 		if pos += n; pos == q.src.total {
 			return nil
 		}

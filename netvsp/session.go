@@ -35,10 +35,11 @@ type session struct {
 	faulted sync.Once
 
 	// What the data path looks at, once per batch.
-	filter atomic.Uint32 // packet filter; 0: nothing is indicated
-	open   atomic.Bool   // RNDIS is initialized: the guest may send
-	mac    atomic.Pointer[nic.MAC]
-	steer  atomic.Pointer[steering]
+	filter  atomic.Uint32 // packet filter; 0: nothing is indicated
+	open    atomic.Bool   // RNDIS is initialized: the guest may send
+	closing atomic.Bool   // and nothing goes any more, which is nobody's fault
+	mac     atomic.Pointer[nic.MAC]
+	steer   atomic.Pointer[steering]
 
 	stagings sync.Pool // of *staging
 }
@@ -86,6 +87,7 @@ func (s *session) close() {
 	s.mu.Lock()
 	queues := slices.Clone(s.queues)
 	s.mu.Unlock()
+	s.closing.Store(true)
 	s.filter.Store(0)
 	s.open.Store(false)
 	for _, q := range slices.Backward(queues) {

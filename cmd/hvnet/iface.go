@@ -89,7 +89,7 @@ func (e *iface) configure(ctx context.Context, addrs []netip.Prefix, gateways []
 		}
 		return e.address(ctx, addrs, gateways)
 	}
-	client := netstack.NewLeaseClient(e.guest.NIC.MAC(), guest.Sender{Guest: e.guest})
+	client := netstack.NewLeaseClient(e.guest.NIC.MAC, guest.Sender{Guest: e.guest})
 	if e.leave, err = e.guest.Join(ctx, e.tap, client); err != nil {
 		return err
 	}

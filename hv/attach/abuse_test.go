@@ -246,29 +246,69 @@ func TestShrinkingMemory(t *testing.T) {
 	}
 }
 
-// TestSilentGuest connects and says nothing. Others are not kept waiting.
+// TestSilentGuest: who connects and says nothing is dropped, after its time, or soon
+// when all places are taken and another guest comes.
 func TestSilentGuest(t *testing.T) {
-	l, path := testListen(t, ListenConfig{HelloTimeout: 100 * time.Millisecond})
-	before := descriptors(t)
-	var silent []*raw
-	for range maxHandshakes - 1 {
-		silent = append(silent, newRaw(t, path))
+	for silent, timeout := range map[int]time.Duration{maxHandshakes - 1: 100 * time.Millisecond, 2 * maxHandshakes: time.Hour} {
+		l, path := testListen(t, ListenConfig{HelloTimeout: timeout})
+		before := descriptors(t)
+		var list []*raw
+		for range silent {
+			list = append(list, newRaw(t, path))
+		}
+		p, err := Dial(t.Context(), path, Hello{VPs: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, _, err := l.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		g.Close()
+		for i, r := range list {
+			if i < maxHandshakes { // nobody waits for the others' places
+				r.ended()
+			}
+			r.conn.Close()
+		}
+		l.Close()
+		awaitDescriptors(t, before)
 	}
-	p, err := Dial(t.Context(), path, Hello{VPs: 1})
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestHurry: who has said hello does not have to make way for others, neither before
+// it is accepted nor after.
+func TestHurry(t *testing.T) {
+	l, path := testListen(t, ListenConfig{})
+	var list []*raw
+	for range 2 * maxHandshakes {
+		r := newRaw(t, path)
+		r.send(goodHello().append(nil, 1), goodMemory(t))
+		list = append(list, r)
 	}
-	g, _, err := l.Accept(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	welcome := func(list []*raw) {
+		for _, r := range list {
+			if a, _ := r.reply(); a.status != hv.StatusSuccess {
+				t.Errorf("answer %+v", a)
+			}
+		}
 	}
-	p.Close()
-	g.Close()
-	for _, r := range silent {
-		r.ended()
-		r.conn.Close()
+	welcome(list[:maxHandshakes]) // they have the places until they are accepted
+	l.hurry()
+	for range list {
+		g, _, err := l.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
 	}
-	awaitDescriptors(t, before)
+	welcome(list[maxHandshakes:])
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.silent); n != 0 {
+		t.Errorf("%d guests are to hurry that have said hello", n)
+	}
 }
 
 // TestDeathAtEachStage ends a guest at each point of its life and looks for what

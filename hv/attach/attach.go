@@ -106,7 +106,8 @@ type ListenConfig struct {
 	// before Accept returns it.
 	Admit func(Hello) error
 	// HelloTimeout is how long a guest that has connected may say nothing;
-	// 0 means 5 seconds.
+	// 0 means 5 seconds. It is 250 ms at most once others wait for its
+	// place, of which there are 16.
 	HelloTimeout time.Duration
 	// Log, if not nil, is told of guests that were refused.
 	Log *slog.Logger

@@ -16,8 +16,12 @@ import (
 )
 
 // maxHandshakes bounds the guests that are about to attach at the same time. Others
-// wait in the kernel's queue.
+// wait, most of them in the kernel's queue.
 const maxHandshakes = 16
+
+// hurryTime is how long a guest may still say nothing from when others wait for its
+// place: enough for one that has just connected.
+const hurryTime = 250 * time.Millisecond
 
 // A Listener is a host that takes guests.
 type Listener struct {
@@ -31,6 +35,9 @@ type Listener struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	silent map[*net.UnixConn]struct{} // have yet to say hello, and were not told to hurry
 }
 
 // Listen makes the socket at path and takes guests on it. A stale socket there is
@@ -49,6 +56,7 @@ func Listen(path string, cfg ListenConfig) (*Listener, error) {
 		path: path, inode: inode, socket: socket, config: cfg,
 		guests: make(chan *guest),
 		slots:  make(chan struct{}, maxHandshakes),
+		silent: make(map[*net.UnixConn]struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.wg.Go(l.run)
@@ -88,24 +96,64 @@ func (l *Listener) Close() error {
 
 func (l *Listener) run() {
 	for {
-		select {
-		case l.slots <- struct{}{}:
-		case <-l.ctx.Done():
-			return
-		}
 		conn, err := l.socket.AcceptUnix()
 		if err != nil {
-			<-l.slots
 			if !l.pause(err) {
 				return
 			}
 			continue
+		}
+		if !l.slot() {
+			conn.Close()
+			return
 		}
 		l.wg.Go(func() {
 			defer func() { <-l.slots }()
 			l.welcome(conn)
 		})
 	}
+}
+
+// slot waits for a slot, and returns false if it is the end. Those that have one and
+// say nothing do not keep it for long.
+func (l *Listener) slot() bool {
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	default:
+	}
+	l.hurry()
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// hurry shortens the time that guests have to say hello.
+func (l *Listener) hurry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.silent {
+		conn.SetReadDeadline(time.Now().Add(hurryTime))
+	}
+	clear(l.silent)
+}
+
+// expect gives a guest its time to say hello, and heard ends that.
+func (l *Listener) expect(conn *net.UnixConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	conn.SetReadDeadline(time.Now().Add(cmp.Or(l.config.HelloTimeout, helloTimeout)))
+	l.silent[conn] = struct{}{}
+}
+
+func (l *Listener) heard(conn *net.UnixConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.silent, conn)
+	conn.SetReadDeadline(time.Time{})
 }
 
 // pause waits a moment after an error such as too many open files, and returns
@@ -149,13 +197,13 @@ func (l *Listener) handshake(conn *net.UnixConn) (*guest, error) {
 	if err := checkPeer(conn); err != nil {
 		return nil, errors.Join(err, refuse(conn, 0, hv.StatusAccessDenied, err))
 	}
-	conn.SetReadDeadline(time.Now().Add(cmp.Or(l.config.HelloTimeout, helloTimeout)))
+	l.expect(conn)
 	x, err := newReceiver(conn, maxHello, maxRegions).next()
+	l.heard(conn)
 	if err != nil {
 		return nil, fmt.Errorf("wait for the hello: %w", err)
 	}
 	defer x.close()
-	conn.SetReadDeadline(time.Time{})
 	head, err := parseHeader(x.data)
 	if err != nil {
 		return nil, err

@@ -19,29 +19,48 @@ type usage struct {
 // used measures this process.
 func used() (u usage, err error) {
 	runtime.GC()
+	if u, err = usedBy("self"); err != nil {
+		return u, err
+	}
+	u.files-- // the directory that was read
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	u.heap, u.goroutines = int(m.HeapAlloc), runtime.NumGoroutine()
-	files, err := os.ReadDir("/proc/self/fd")
+	return u, nil
+}
+
+// usedBy measures any process, as far as that can be seen from outside.
+func usedBy(pid string) (u usage, err error) {
+	dir := filepath.Join("/proc", pid)
+	files, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
 		return u, err
 	}
-	u.files = len(files) - 1 // the directory itself
-	maps, err := os.ReadFile("/proc/self/maps")
+	u.files = len(files)
+	maps, err := os.ReadFile(filepath.Join(dir, "maps"))
 	if err != nil {
 		return u, err
 	}
 	u.shared = strings.Count(string(maps), "memfd:")
-	statm, err := os.ReadFile("/proc/self/statm")
+	statm, err := os.ReadFile(filepath.Join(dir, "statm"))
 	if err != nil {
 		return u, err
 	}
 	var size int
 	if _, err := fmt.Sscan(string(statm), &size, &u.resident); err != nil {
-		return u, fmt.Errorf("read /proc/self/statm: %w", err)
+		return u, fmt.Errorf("read %s/statm: %w", dir, err)
 	}
 	u.resident *= os.Getpagesize()
 	return u, nil
+}
+
+// add sums up what several processes have taken.
+func (u *usage) add(v usage) {
+	u.goroutines += v.goroutines
+	u.files += v.files
+	u.shared += v.shared
+	u.heap += v.heap
+	u.resident += v.resident
 }
 
 func (u usage) String() string {
@@ -96,8 +115,8 @@ func wakeRuntime() error {
 	return errors.Join(r.Close(), w.Close())
 }
 
-// flat checks that memory has not grown over a long run: the mean of the last
-// quarter against that of the second, each of at least four samples.
+// flat checks that memory, files and mappings have not grown over a long run: the mean of
+// the last quarter against that of the second, each of at least four samples.
 func flat(samples []usage) error {
 	q := len(samples) / 4
 	if q < 4 {
@@ -109,13 +128,20 @@ func flat(samples []usage) error {
 		}
 		return sum / len(list)
 	}
-	for what, of := range map[string]func(usage) int{
-		"heap":     func(u usage) int { return u.heap },
-		"resident": func(u usage) int { return u.resident },
+	for _, x := range []struct {
+		what  string
+		of    func(usage) int
+		part  int // of what there was may come to it
+		slack int // and so many more
+	}{
+		{"bytes of heap memory", func(u usage) int { return u.heap }, 4, heapSlack},
+		{"bytes of resident memory", func(u usage) int { return u.resident }, 4, heapSlack},
+		{"files", func(u usage) int { return u.files }, 20, 12},
+		{"mappings", func(u usage) int { return u.shared }, 20, 12},
 	} {
-		early, late := mean(samples[q:2*q], of), mean(samples[len(samples)-q:], of)
-		if late > early+early/4+heapSlack {
-			return fmt.Errorf("%s memory has grown from %.1f to %.1f MiB", what, mib(early), mib(late))
+		early, late := mean(samples[q:2*q], x.of), mean(samples[len(samples)-q:], x.of)
+		if late > early+early/x.part+x.slack {
+			return fmt.Errorf("%d %s have become %d", early, x.what, late)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,9 +28,12 @@ var events = []event{
 	{"rings", 2, anyone, (*world).changeRings},
 	{"rescind and offer", 3, anyone, (*world).rescindAndOffer},
 	{"down and up", 3, anyone, (*world).downAndUp},
+	{"suspend and resume", 3, anyone, (*world).suspendAndResume},
+	{"cable", 2, anyone, (*world).pullCable},
 	{"leave and return", 3, anyone, (*world).leaveAndReturn},
 	{"die and return", 3, mortal, (*world).dieAndReturn},
 	{"freeze", 1, ofProcess, (*world).freeze},
+	{"another host", 1, anyone, (*world).anotherHost},
 	{"bad line", 3, rough, (*world).badLine},
 }
 
@@ -104,6 +108,27 @@ func (w *world) downAndUp(ctx context.Context, m *member) (string, error) {
 	return "", w.ask(ctx, m, command{Do: "down and up"})
 }
 
+// suspendAndResume has the guest take its NIC apart, and bring it up again later.
+func (w *world) suspendAndResume(ctx context.Context, m *member) (string, error) {
+	ms := w.rand.IntN(50)
+	return fmt.Sprint("for ", ms, " ms"), w.ask(ctx, m, command{"suspend", ms})
+}
+
+// pullCable takes the guest's link down and up again, or tells the guest that it is in
+// another network.
+func (w *world) pullCable(ctx context.Context, m *member) (string, error) {
+	if w.rand.IntN(3) == 0 {
+		return "to another network", w.host.NetworkChange(m.name())
+	}
+	if err := w.host.SetLink(m.name(), false); err != nil {
+		return "", err
+	}
+	ms := w.rand.IntN(100)
+	pause(ctx, time.Duration(ms)*time.Millisecond)
+	mbps := uint32(1000 << w.rand.IntN(6))
+	return fmt.Sprint("for ", ms, " ms, ", mbps, " Mbit/s"), errors.Join(w.host.SetLink(m.name(), true), w.host.SetSpeed(m.name(), mbps))
+}
+
 // leaveAndReturn has the guest close its NIC and leave in order.
 func (w *world) leaveAndReturn(ctx context.Context, m *member) (string, error) {
 	if err := w.leave(ctx, m, "leave"); err != nil {
@@ -124,6 +149,37 @@ func (w *world) dieAndReturn(ctx context.Context, m *member) (string, error) {
 func (w *world) freeze(ctx context.Context, m *member) (string, error) {
 	ms := 20 + w.rand.IntN(500)
 	return fmt.Sprint(ms, " ms"), w.ask(ctx, m, command{"freeze", ms})
+}
+
+// anotherHost ends the host and starts another one, which may have guests signal by
+// the monitor page. The guests that are attached find it by themselves.
+func (w *world) anotherHost(ctx context.Context, _ *member) (string, error) {
+	for _, m := range w.members {
+		if m.kind != "pipe" {
+			continue
+		}
+		if err := w.leave(ctx, m, "leave"); err != nil {
+			return "", err
+		}
+	}
+	if err := w.endHost(ctx); err != nil {
+		return "", err
+	}
+	what, err := w.startHost(ctx)
+	if err != nil {
+		return what, err
+	}
+	for _, m := range w.members {
+		if m.peer == nil {
+			err = w.join(ctx, m)
+		} else {
+			err = w.awaitUp(ctx, m, 0)
+		}
+		if err != nil {
+			return what, err
+		}
+	}
+	return what, nil
 }
 
 // badLine has the guest return by a line that is disturbed in another way.

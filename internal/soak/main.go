@@ -75,7 +75,7 @@ func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, 
 	if err != nil {
 		return err
 	}
-	samples, err := w.run(ctx, all, start.Add(length), say)
+	samples, stations, err := w.run(ctx, all, start.Add(length), say)
 	if err == nil {
 		err = w.settle(all)
 	}
@@ -87,6 +87,9 @@ func soak(ctx context.Context, seed uint64, length time.Duration, verbose bool, 
 	}
 	if err := errors.Join(returned(before), flat(samples)); err != nil {
 		return err
+	}
+	if err := flat(stations); err != nil {
+		return fmt.Errorf("the processes of guests: %w", err)
 	}
 	say("%s", w.summary(w.past))
 	after, err := used()
@@ -106,13 +109,14 @@ func (o *oneAtATime) Write(b []byte) (int, error) {
 	return o.w.Write(b)
 }
 
-// run lets things happen until the end, and reports.
-func (w *world) run(ctx, all context.Context, end time.Time, say func(string, ...any)) (samples []usage, err error) {
+// run lets things happen until the end, and reports. It returns what this process has
+// taken now and then, and what those of the stations have together.
+func (w *world) run(ctx, all context.Context, end time.Time, say func(string, ...any)) (samples, stations []usage, err error) {
 	next := time.Now().Add(reportEvery)
 	for ctx.Err() == nil && time.Now().Before(end) {
 		pause(ctx, time.Duration(w.rand.IntN(200))*time.Millisecond)
 		if err := w.happen(all); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if time.Now().Before(next) {
 			continue
@@ -120,16 +124,20 @@ func (w *world) run(ctx, all context.Context, end time.Time, say func(string, ..
 		next = time.Now().Add(reportEvery)
 		c, err := w.counts(all)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		u, err := used()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		samples = append(samples, u)
-		say("%s; %v", w.summary(c), u)
+		p, err := w.usedByStations()
+		if err != nil {
+			return nil, nil, err
+		}
+		samples, stations = append(samples, u), append(stations, p)
+		say("%s; %v; guests: %d files, %d mappings, resident %.1f MiB", w.summary(c), u, p.files, p.shared, mib(p.resident))
 	}
-	return samples, nil
+	return samples, stations, nil
 }
 
 // summary says what has happened, in a line.

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"hvnet/guest"
 	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/hv/attach"
@@ -47,7 +48,7 @@ func joinPipe(ctx context.Context, w *world, number int, seed uint64) (peer, err
 		return nil, err
 	}
 	go w.host.Serve(far, host.PortConfig{Name: names[number]})
-	s, err := join(ctx, part, number, seed)
+	s, err := join(ctx, number, seed, func(c guest.Config) (*guest.Guest, error) { return guest.Start(ctx, part, c) })
 	if err == nil {
 		s.cut = func() { far.Close() }
 	}
@@ -63,16 +64,15 @@ func joinAttached(ctx context.Context, w *world, number int, seed uint64) (peer,
 // attachStation attaches a station by a host's socket. A guest that has just left
 // may still have the port.
 func attachStation(ctx context.Context, path string, number int, seed uint64) (*station, error) {
-	for {
-		part, err := attach.Dial(ctx, path, attach.Hello{Name: names[number], VPs: vps})
-		if err == nil {
-			return join(ctx, part, number, seed)
+	return join(ctx, number, seed, func(c guest.Config) (*guest.Guest, error) {
+		for {
+			g, err := guest.Dial(ctx, path, c, nil)
+			if !errors.Is(err, attach.ErrRefused) || ctx.Err() != nil {
+				return g, err
+			}
+			pause(ctx, 5*time.Millisecond)
 		}
-		if !errors.Is(err, attach.ErrRefused) || ctx.Err() != nil {
-			return nil, fmt.Errorf("%s attaches: %w", names[number], err)
-		}
-		pause(ctx, 5*time.Millisecond)
-	}
+	})
 }
 
 // A process is a station in a process of its own, which reads commands from its

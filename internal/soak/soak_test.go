@@ -61,6 +61,9 @@ func TestFlat(t *testing.T) {
 		{"growth at first alone", 40, func(i int) usage { return usage{heap: min(i, 5) << 24} }, true},
 		{"the heap grows", 40, func(i int) usage { return usage{heap: i << 20} }, false},
 		{"the process grows", 40, func(i int) usage { return usage{resident: i << 20} }, false},
+		{"files are left open", 40, func(i int) usage { return usage{files: 50 + i} }, false},
+		{"mappings stay", 40, func(i int) usage { return usage{shared: 90 + 2*i} }, false},
+		{"files come and go", 40, func(i int) usage { return usage{files: 50 + i%9, shared: 90 + i%7} }, true},
 		{"too short to tell", 15, func(i int) usage { return usage{heap: i << 30} }, true},
 	} {
 		var list []usage

@@ -12,7 +12,6 @@ import (
 
 	"hvnet/guest"
 	"hvnet/host"
-	"hvnet/hv"
 	"hvnet/nic"
 )
 
@@ -88,10 +87,10 @@ type sender struct {
 	seen [2][senders * flows]uint64 // which of the 64 before it have come
 }
 
-// join makes a station of a guest that has the far side of part for its host.
-func join(ctx context.Context, part hv.Partition, number int, seed uint64) (*station, error) {
+// join makes a station of a guest, which start starts.
+func join(ctx context.Context, number int, seed uint64, start func(guest.Config) (*guest.Guest, error)) (*station, error) {
 	r := rand.New(rand.NewPCG(seed, uint64(number)))
-	g, err := guest.Start(ctx, part, guest.Config{Name: names[number], VPs: vps, Queues: 1 + r.IntN(vps)})
+	g, err := start(guest.Config{Name: names[number], VPs: vps, Queues: 1 + r.IntN(vps)})
 	if err != nil {
 		return nil, fmt.Errorf("%s joins: %w", names[number], err)
 	}
@@ -262,6 +261,20 @@ func (s *station) do(ctx context.Context, c command) error {
 		return s.g.NIC.SetRings(ctx, c.N, min(c.N, 1000))
 	case "down and up":
 		return errors.Join(s.g.NIC.Down(ctx), s.g.NIC.Up(ctx, s))
+	case "suspend":
+		if err := s.g.NIC.Suspend(ctx); err != nil {
+			return err
+		}
+		pause(ctx, time.Duration(c.N)*time.Millisecond)
+		return s.g.NIC.Resume(ctx)
+	case "await the link": // changes of it take effect every two seconds
+		for !s.g.NIC.Link().Up {
+			if ctx.Err() != nil {
+				return errors.New("the link stays down")
+			}
+			pause(ctx, 10*time.Millisecond)
+		}
+		return nil
 	case "quiet":
 		s.quiet.Store(true)
 		return nil

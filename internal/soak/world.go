@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"hvnet/host"
@@ -27,10 +28,11 @@ func (m *member) name() string { return names[m.number] }
 // A world is a host and its guests. It has one user.
 type world struct {
 	rand *rand.Rand
-	host *host.Host
 	path string
 	log  func(format string, a ...any)
 
+	host     *host.Host
+	hostLog  *slog.Logger
 	listener *attach.Listener
 	stop     context.CancelFunc
 	accepted chan error
@@ -42,14 +44,11 @@ type world struct {
 
 // newWorld starts a host in a directory and lets all guests join.
 func newWorld(ctx context.Context, dir string, seed uint64, log func(string, ...any), hostLog *slog.Logger) (w *world, err error) {
-	w = &world{rand: rand.New(rand.NewPCG(seed, 0)), host: host.New(host.Config{Log: hostLog}), path: filepath.Join(dir, "s"),
-		log: log, accepted: make(chan error, 1), done: map[string]int{}}
-	if w.listener, err = w.host.Listen(w.path, attach.ListenConfig{}); err != nil {
+	w = &world{rand: rand.New(rand.NewPCG(seed, 0)), path: filepath.Join(dir, "s"),
+		log: log, hostLog: hostLog, accepted: make(chan error, 1), done: map[string]int{}}
+	if _, err := w.startHost(ctx); err != nil {
 		return nil, err
 	}
-	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w.stop = stop
-	go func() { w.accepted <- w.host.Accept(accepting, w.listener) }()
 	kinds := []struct {
 		kind  string
 		enter func(context.Context, *world, int, uint64) (peer, error)
@@ -63,6 +62,28 @@ func newWorld(ctx context.Context, dir string, seed uint64, log func(string, ...
 		}
 	}
 	return w, nil
+}
+
+// startHost starts a host, and says of what kind it is.
+func (w *world) startHost(ctx context.Context) (what string, err error) {
+	cfg := host.Config{Log: w.hostLog, Monitor: w.rand.IntN(2) == 0}
+	w.host = host.New(cfg)
+	if w.listener, err = w.host.Listen(w.path, attach.ListenConfig{}); err != nil {
+		return "", err
+	}
+	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	go func() { w.accepted <- w.host.Accept(accepting, w.listener) }()
+	if cfg.Monitor {
+		what = "with monitor pages"
+	}
+	return what, nil
+}
+
+// endHost ends the host in order.
+func (w *world) endHost(ctx context.Context) error {
+	w.stop()
+	return errors.Join(<-w.accepted, w.listener.Close(), w.host.Close(ctx))
 }
 
 // join lets a member join. Its last life may not be over at the host yet.
@@ -146,6 +167,20 @@ func (w *world) counts(ctx context.Context) (sum Counts, err error) {
 	return sum, err
 }
 
+// usedByStations measures the processes of guests, all together.
+func (w *world) usedByStations() (sum usage, err error) {
+	for _, m := range w.members {
+		if p, ok := m.peer.(*process); ok {
+			u, err := usedBy(strconv.Itoa(p.cmd.Process.Pid))
+			if err != nil {
+				return sum, err
+			}
+			sum.add(u)
+		}
+	}
+	return sum, nil
+}
+
 // counted is how many frames each guest sends to each other at the end.
 const counted = 500
 
@@ -159,11 +194,10 @@ func (w *world) settle(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := w.ask(ctx, m, command{"mtu", defaultMTU}); err != nil {
-			return err
-		}
-		if err := w.ask(ctx, m, command{Do: "quiet"}); err != nil {
-			return err
+		for _, c := range []command{{"mtu", defaultMTU}, {Do: "quiet"}, {Do: "await the link"}} {
+			if err := w.ask(ctx, m, c); err != nil {
+				return err
+			}
 		}
 	}
 	before := w.wrongs()
@@ -237,7 +271,5 @@ func (w *world) close(ctx context.Context) error {
 			errs = append(errs, w.leave(ctx, m, "leave"))
 		}
 	}
-	w.stop()
-	errs = append(errs, <-w.accepted, w.listener.Close(), w.host.Close(ctx))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.endHost(ctx))...)
 }

@@ -191,7 +191,7 @@ func TestLeaseClientRetries(t *testing.T) {
 		srv := newLeaseTable(gatewayMAC, gateway4, 1500)
 		var c *LeaseClient
 		sent, start := 0, time.Now()
-		c = NewLeaseClient(hostMAC(2), sinkFunc(func(frames []nic.Frame) {
+		c = NewLeaseClient(fixed(hostMAC(2)), sinkFunc(func(frames []nic.Frame) {
 			sent++
 			if sent == 1 || sent == 2 || sent == 4 {
 				return // lost
@@ -213,9 +213,43 @@ func TestLeaseClientRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		c := NewLeaseClient(hostMAC(2), sinkFunc(func([]nic.Frame) {}))
+		c := NewLeaseClient(fixed(hostMAC(2)), sinkFunc(func([]nic.Frame) {}))
 		if _, err := c.Obtain(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("nobody answers: %v", err)
+		}
+	})
+}
+
+func fixed(mac nic.MAC) func() nic.MAC { return func() nic.MAC { return mac } }
+
+// TestLeaseClientMoves gives the interface another MAC while its client asks, and
+// when it asks again. The host takes frames from the present one alone.
+func TestLeaseClientMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newLeaseTable(gatewayMAC, gateway4, 1500)
+		mac, sent := hostMAC(2), 0
+		var c *LeaseClient
+		c = NewLeaseClient(func() nic.MAC { return mac }, sinkFunc(func(frames []nic.Frame) {
+			if sent++; sent == 2 { // the request: the offer is for nobody now
+				mac = hostMAC(3)
+			}
+			if frames[0].Src() != mac {
+				return
+			}
+			reply, err := srv.serve(frames[0].Head, time.Now())
+			if err != nil {
+				t.Error(err)
+			}
+			c.WriteFrames([]nic.Frame{{Head: reply}})
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for i, want := range []int{2 + 2, 2 + 2 + 2} {
+			l, err := c.Obtain(ctx)
+			if err != nil || sent != want {
+				t.Errorf("%+v, %v after %d messages", l, err, sent)
+			}
+			mac = hostMAC(byte(4 + i))
 		}
 	})
 }
@@ -292,7 +326,7 @@ func FuzzDHCP(f *testing.F) {
 			}
 		}
 		frame.dstPort = dhcpClientPort
-		c := NewLeaseClient(hostMAC(2), sinkFunc(func([]nic.Frame) {}))
+		c := NewLeaseClient(fixed(hostMAC(2)), sinkFunc(func([]nic.Frame) {}))
 		c.WriteFrames([]nic.Frame{{Head: frame.wrap(b)}})
 		if m, err := dhcpv4.FromBytes(b); err == nil {
 			leaseOf(m)

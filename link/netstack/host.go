@@ -156,7 +156,7 @@ var errLeasing = errors.New("DHCP is under way already")
 
 // DHCP obtains a lease and gives the host its address and default route.
 func (h *Host) DHCP(ctx context.Context) (Lease, error) {
-	c := NewLeaseClient(h.cfg.MAC, queueSink{h.wire.out})
+	c := NewLeaseClient(func() nic.MAC { return h.cfg.MAC }, queueSink{h.wire.out})
 	if !h.leasing.CompareAndSwap(nil, c) {
 		return Lease{}, fmt.Errorf("obtain a lease: %w", errLeasing)
 	}

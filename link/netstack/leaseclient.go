@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,14 +38,14 @@ var ErrRefused = errors.New("the DHCP server refused the address")
 // address yet: it speaks in Ethernet frames. It is a nic.Sink for what the interface
 // received; frames that are not for it are ignored, so it can be given all.
 type LeaseClient struct {
-	mac     nic.MAC
+	mac     func() nic.MAC
 	out     nic.Sink
 	replies chan *dhcpv4.DHCPv4
 }
 
-// NewLeaseClient returns a client for the interface with the given MAC that sends
-// its frames to out.
-func NewLeaseClient(mac nic.MAC, out nic.Sink) *LeaseClient {
+// NewLeaseClient returns a client for the interface whose MAC is what mac returns, now
+// and whenever it has changed, that sends its frames to out.
+func NewLeaseClient(mac func() nic.MAC, out nic.Sink) *LeaseClient {
 	return &LeaseClient{mac: mac, out: out, replies: make(chan *dhcpv4.DHCPv4, 16)}
 }
 
@@ -84,24 +85,27 @@ const (
 	maxRetry   = 8 * time.Second
 )
 
+// errMoved says that the interface has another MAC than at first.
+var errMoved = errors.New("the interface has another MAC now")
+
 // Obtain asks for a lease until it has one or ctx ends.
 func (c *LeaseClient) Obtain(ctx context.Context) (Lease, error) {
 	for {
-		lease, err := c.try(ctx)
-		if !errors.Is(err, ErrRefused) {
+		lease, err := c.try(ctx, c.mac())
+		if !errors.Is(err, ErrRefused) && !errors.Is(err, errMoved) {
 			return lease, err
 		}
 	}
 }
 
 // try goes once through discover, offer, request and acknowledgement.
-func (c *LeaseClient) try(ctx context.Context) (Lease, error) {
-	discover, err := dhcpv4.NewDiscovery(net.HardwareAddr(c.mac[:]), dhcpv4.WithRequestedOptions(
+func (c *LeaseClient) try(ctx context.Context, mac nic.MAC) (Lease, error) {
+	discover, err := dhcpv4.NewDiscovery(net.HardwareAddr(mac[:]), dhcpv4.WithRequestedOptions(
 		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU))
 	if err != nil {
 		return Lease{}, fmt.Errorf("make a DHCP discover message: %w", err)
 	}
-	offer, err := c.exchange(ctx, discover, dhcpv4.MessageTypeOffer)
+	offer, err := c.exchange(ctx, mac, discover, dhcpv4.MessageTypeOffer)
 	if err != nil {
 		return Lease{}, fmt.Errorf("wait for a DHCP offer: %w", err)
 	}
@@ -109,7 +113,7 @@ func (c *LeaseClient) try(ctx context.Context) (Lease, error) {
 	if err != nil {
 		return Lease{}, fmt.Errorf("make a DHCP request: %w", err)
 	}
-	ack, err := c.exchange(ctx, request, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak)
+	ack, err := c.exchange(ctx, mac, request, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak)
 	if err != nil {
 		return Lease{}, fmt.Errorf("wait for the DHCP acknowledgement: %w", err)
 	}
@@ -119,10 +123,11 @@ func (c *LeaseClient) try(ctx context.Context) (Lease, error) {
 	return leaseOf(ack)
 }
 
-// exchange sends m, again and again, until a reply of one of the kinds comes.
-func (c *LeaseClient) exchange(ctx context.Context, m *dhcpv4.DHCPv4, kinds ...dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
+// exchange sends m, again and again, until a reply of one of the kinds comes. The error
+// is errMoved when the host would not take it any more.
+func (c *LeaseClient) exchange(ctx context.Context, mac nic.MAC, m *dhcpv4.DHCPv4, kinds ...dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	f := dhcpFrame{
-		srcMAC: c.mac, dstMAC: nic.Broadcast,
+		srcMAC: mac, dstMAC: nic.Broadcast,
 		src: netip.IPv4Unspecified(), dst: broadcast4,
 		srcPort: dhcpClientPort, dstPort: dhcpServerPort,
 		msg: m,
@@ -132,21 +137,24 @@ func (c *LeaseClient) exchange(ctx context.Context, m *dhcpv4.DHCPv4, kinds ...d
 	for {
 		c.out.WriteFrames([]nic.Frame{{Head: frame}})
 		t := time.NewTimer(wait)
-		reply, err := c.await(ctx, t.C, m.TransactionID, kinds)
+		reply, err := c.await(ctx, t.C, m, kinds)
 		t.Stop()
 		if reply != nil || err != nil {
 			return reply, err
+		}
+		if c.mac() != mac {
+			return nil, errMoved
 		}
 		wait = min(2*wait, maxRetry)
 	}
 }
 
 // await returns the reply, or nil when it is time to send again.
-func (c *LeaseClient) await(ctx context.Context, again <-chan time.Time, id dhcpv4.TransactionID, kinds []dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
+func (c *LeaseClient) await(ctx context.Context, again <-chan time.Time, asked *dhcpv4.DHCPv4, kinds []dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	for {
 		select {
 		case m := <-c.replies:
-			if m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != id || nic.MAC(padMAC(m.ClientHWAddr)) != c.mac {
+			if m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != asked.TransactionID || !bytes.Equal(m.ClientHWAddr, asked.ClientHWAddr) {
 				continue
 			}
 			for _, k := range kinds {
@@ -160,13 +168,6 @@ func (c *LeaseClient) await(ctx context.Context, again <-chan time.Time, id dhcp
 			return nil, ctx.Err()
 		}
 	}
-}
-
-// padMAC makes a hardware address six bytes long.
-func padMAC(a net.HardwareAddr) []byte {
-	var b [6]byte
-	copy(b[:], a)
-	return b[:]
 }
 
 // leaseOf reads the lease from an acknowledgement.
