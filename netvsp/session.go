@@ -186,6 +186,7 @@ func (s *session) dropChannel(c *channel.Channel) {
 		return
 	}
 	q := s.queues[c.Index]
+	q.ending.Store(true)
 	s.queues[c.Index] = nil
 	s.steering()
 	s.mu.Unlock()
