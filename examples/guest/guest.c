@@ -273,6 +273,7 @@ int main(int argc, char **argv)
 	if (result[4])
 		refused("OPENCHANNEL", result[4]);
 	printf("channel %u is open\n", relid);
+	fflush(stdout);
 
 	/* And all of it back. A driver goes on with NVSP here, in packets of the ring. */
 	uint32_t close_it[3] = {CLOSECHANNEL, 0, relid};
