@@ -8,6 +8,7 @@ import (
 	"hvnet/hv"
 	"hvnet/nvsp"
 	"hvnet/ring"
+	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -149,7 +150,7 @@ func (q *queue) run() {
 			continue
 		}
 		if in.Err() != nil {
-			q.bad("the guest's ring", in.Err())
+			q.bad(rule.Ring.Err(in.Err()))
 			<-q.quit // nothing that comes out of this ring can be believed
 			return
 		}
@@ -215,7 +216,7 @@ func (q *queue) round() (n int, empty bool) {
 	for n < maxRound && q.ask.kind == requestNone {
 		b, err := q.ch.In.Next(q.packet[:])
 		if err == ring.ErrTooBig {
-			q.bad("a ring packet that is too long", err)
+			q.bad(errPacketSize)
 			n++
 			continue
 		}
@@ -252,7 +253,7 @@ func (q *queue) handle() {
 // out, the ring memory is released. It reports whether answers are left.
 func (q *queue) finish() (blocked bool) {
 	for range q.answer() {
-		q.blameGuest("a completion of what was not sent", nil)
+		q.blameGuest(errCompletion)
 	}
 	q.ch.Release()
 	if q.offer > 0 && !q.blocked {
@@ -294,15 +295,4 @@ func (q *queue) answer() (unknown int) {
 			return unknown
 		}
 	}
-}
-
-// bad counts something that the guest should not have done, and logs it.
-func (q *queue) bad(what string, err error) {
-	q.count.faults.Add(1)
-	q.blameGuest(what, err)
-}
-
-// blameGuest logs it alone.
-func (q *queue) blameGuest(what string, err error) {
-	q.s.d.log.Debug("the guest broke a rule", "channel", q.index, "what", what, "err", err)
 }

@@ -9,6 +9,7 @@ import (
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/rule"
 	"hvnet/vmbus/channel"
 )
 
@@ -106,7 +107,7 @@ func (s *session) addChannel(c *channel.Channel) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Index < 0 || c.Index > s.ctl.subChannels {
-		return fmt.Errorf("open channel %d: %d sub-channels were granted", c.Index, s.ctl.subChannels)
+		return rule.SubChannels.Broken("open channel %d: %d sub-channels were granted", c.Index, s.ctl.subChannels)
 	}
 	for len(s.queues) <= c.Index {
 		s.queues = append(s.queues, nil)
@@ -243,17 +244,17 @@ func (s *session) handleRNDIS(msg []byte) (status nvsp.Status) {
 	defer s.mu.Unlock()
 	q := s.primary()
 	if !s.ctl.started() {
-		q.bad("RNDIS before the receive buffer", nil)
+		q.bad(rule.RNDISBuffers.Broken("RNDIS before the receive buffer"))
 		return nvsp.StatusFail
 	}
 	reply, ch, fault := s.rndis.handle(msg)
 	s.apply(ch)
 	if fault != nil {
-		q.bad("an RNDIS control message", fault)
+		q.bad(fault)
 	}
 	switch {
 	case reply != nil && !q.reply(reply):
-		q.bad("answers that are left lying", nil)
+		q.bad(rule.RNDISAnswers.Broken("answers are left lying"))
 		return nvsp.StatusFail
 	case reply == nil && fault != nil:
 		return nvsp.StatusFail
