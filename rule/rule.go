@@ -46,9 +46,14 @@ func (f *Fault) Error() string { return f.how.Error() }
 // Unwrap returns what was wrong as the parser or the bus found it.
 func (f *Fault) Unwrap() error { return f.how }
 
-// String says what was wrong, the rule, and where it is written.
-func (f *Fault) String() string {
-	return fmt.Sprintf("%v; rule %s: %s (%s)", f.how, f.Rule.Name, f.Rule.Text, f.Source)
+// Explain says what is wrong in one line, and, if it is a fault, which rule that breaks
+// and where it is written.
+func Explain(err error) string {
+	f := Of(err)
+	if f == nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%v; rule %s: %s (%s)", err, f.Rule.Name, f.Rule.Text, f.Source)
 }
 
 // Of returns the fault in a chain of errors, nil if there is none.

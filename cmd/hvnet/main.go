@@ -167,5 +167,6 @@ func vars() map[string]string {
 		"version":  "hvnet " + netvsc.Version(),
 		"profile":  profile.Default,
 		"profiles": strings.Join(profile.Names(), ", "),
+		"stages":   stageNames(),
 	}
 }
