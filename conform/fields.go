@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"unicode"
+
+	"hvnet/rndis"
 )
 
 // fields writes the fields of a message, "name value, name value". Those that are
@@ -43,7 +45,7 @@ var optional = map[string]bool{
 
 // value writes one field, "" if there is nothing to say.
 func value(name string, v reflect.Value) string {
-	if optional[name] && v.IsZero() {
+	if v.IsZero() && (optional[name] || v.Type() == reflect.TypeFor[rndis.OffloadChoice]()) {
 		return ""
 	}
 	if v.Kind() == reflect.Interface {
@@ -110,13 +112,15 @@ func fieldName(name string) string {
 	from := 0
 	for i := 1; i <= len(rs); i++ {
 		if i < len(rs) {
-			begins := unicode.IsUpper(rs[i]) && (unicode.IsLower(rs[i-1]) || i+1 < len(rs) && unicode.IsLower(rs[i+1]))
+			// After a small letter, or the last capital before some; "v4" is neither.
+			begins := unicode.IsUpper(rs[i]) && (unicode.IsLower(rs[i-1]) ||
+				i+1 < len(rs) && unicode.IsLower(rs[i+1]) && rs[i+1] != 'v')
 			if !begins {
 				continue
 			}
 		}
 		w := string(rs[from:i])
-		if strings.ToUpper(w) != w {
+		if unicode.IsLower(rs[min(from+1, len(rs)-1)]) {
 			w = strings.ToLower(w)
 		}
 		words = append(words, w)

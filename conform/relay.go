@@ -25,6 +25,7 @@ type relay struct {
 	up, down way
 	offer    atomic.Int32 // sub-channels to offer when what the device has said is on its way
 
+	asked        chan chan struct{} // somebody waits until everything is carried
 	quit, exited chan struct{}
 	once         sync.Once
 	contents     contents
@@ -40,7 +41,7 @@ type way struct {
 }
 
 func newRelay(d *device, c *channel.Channel) (*relay, error) {
-	r := &relay{d: d, guest: c, quit: make(chan struct{}), exited: make(chan struct{})}
+	r := &relay{d: d, guest: c, asked: make(chan chan struct{}), quit: make(chan struct{}), exited: make(chan struct{})}
 	// The detour has room for what the guest's rings have room for.
 	up, down := make([]byte, ring.HeaderSize+c.In.Size()), make([]byte, ring.HeaderSize+c.Out.Size())
 	ring.Init(up)
@@ -76,18 +77,43 @@ func (r *relay) stop() {
 	<-r.exited
 }
 
+// catchUp has the relay carry what there is, and waits for it.
+func (r *relay) catchUp() {
+	done := make(chan struct{})
+	select {
+	case r.asked <- done:
+	case <-r.exited:
+		return
+	}
+	select {
+	case <-done:
+	case <-r.exited:
+	}
+}
+
 // run carries packets until the relay is stopped.
 func (r *relay) run() {
 	timer := time.NewTimer(retry)
 	timer.Stop()
 	defer timer.Stop()
+	var done chan struct{} // who waits for the next round
 	for {
+		if done == nil {
+			select {
+			case done = <-r.asked:
+			default:
+			}
+		}
 		r.guest.In.Mask()
 		r.near.In.Mask()
 		// What the device said before it wanted to offer goes out before the offer.
 		offer := r.offer.Swap(0)
 		up := r.carry(&r.up)
 		down := r.carry(&r.down)
+		if done != nil {
+			close(done)
+			done = nil
+		}
 		switch {
 		case offer > 0 && r.down.waiting != nil:
 			r.offer.CompareAndSwap(0, offer) // not yet
@@ -103,13 +129,26 @@ func (r *relay) run() {
 			tick = timer.C
 		}
 		select {
+		case done = <-r.asked:
 		case <-r.guest.Event():
 		case <-r.near.Event():
 		case <-tick:
 		case <-r.guest.Closed():
 			r.far.Close()
-			<-r.quit
+			r.idle()
 			return
+		case <-r.quit:
+			return
+		}
+	}
+}
+
+// idle waits until the relay is stopped; there is nothing to carry any more.
+func (r *relay) idle() {
+	for {
+		select {
+		case done := <-r.asked:
+			close(done)
 		case <-r.quit:
 			return
 		}

@@ -2,6 +2,8 @@ package conform
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"hvnet/hv"
@@ -19,10 +21,26 @@ import (
 type Watch struct {
 	*Transcript
 	guest hv.Guest
+
+	mu     sync.Mutex
+	relays map[*relay]bool // that run
 }
 
 // New returns a watch of a guest.
-func New(g hv.Guest, cfg Config) *Watch { return &Watch{NewTranscript(cfg), g} }
+func New(g hv.Guest, cfg Config) *Watch {
+	return &Watch{Transcript: NewTranscript(cfg), guest: g, relays: map[*relay]bool{}}
+}
+
+// catchUp waits until the packets that are on the rings now are written down and on
+// their way: whoever sent them before a message is to be read so.
+func (w *Watch) catchUp() {
+	w.mu.Lock()
+	relays := slices.Collect(maps.Keys(w.relays))
+	w.mu.Unlock()
+	for _, r := range relays {
+		r.catchUp()
+	}
+}
 
 // Guest returns the guest for the host's bus to serve.
 func (w *Watch) Guest() hv.Guest { return &guest{w.guest, w} }
@@ -34,6 +52,7 @@ type guest struct {
 }
 
 func (g *guest) PostMessage(vp int, payload []byte) error {
+	g.w.catchUp()
 	g.w.Message(Host, payload)
 	return g.Guest.PostMessage(vp, payload)
 }
@@ -47,6 +66,7 @@ type handler struct {
 }
 
 func (h handler) Message(conn uint32, m *hv.Message) hv.Status {
+	h.w.catchUp()
 	h.w.Message(Guest, m.Payload())
 	status := h.Handler.Message(conn, m)
 	if status != hv.StatusSuccess {
@@ -101,6 +121,9 @@ func (d *device) Open(c *channel.Channel) error {
 		d.mu.Unlock()
 	}
 	r.start()
+	d.w.mu.Lock()
+	d.w.relays[r] = true
+	d.w.mu.Unlock()
 	return nil
 }
 
@@ -108,6 +131,9 @@ func (d *device) Open(c *channel.Channel) error {
 func (d *device) Close(c *channel.Channel) {
 	r := d.relays[c]
 	delete(d.relays, c)
+	d.w.mu.Lock()
+	delete(d.w.relays, r)
+	d.w.mu.Unlock()
 	r.far.Close()
 	d.backend.Close(r.far)
 	r.stop()
