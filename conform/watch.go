@@ -31,6 +31,16 @@ func New(g hv.Guest, cfg Config) *Watch {
 	return &Watch{Transcript: NewTranscript(cfg), guest: g, relays: map[*relay]bool{}}
 }
 
+// Broken writes down a rule that the guest has broken, but for what a host finds in the
+// remains of a guest that is gone: memory that is not there.
+func (w *Watch) Broken(err error) {
+	select {
+	case <-w.guest.Done():
+	default:
+		w.Transcript.Broken(err)
+	}
+}
+
 // catchUp waits until the packets that are on the rings now are written down and on
 // their way: whoever sent them before a message is to be read so.
 func (w *Watch) catchUp() {

@@ -43,6 +43,9 @@ func broken(err error) error {
 
 // bad counts a rule that the guest broke, and tells of it.
 func (q *queue) bad(err error) {
+	if q.ending.Load() {
+		return
+	}
 	q.count.faults.Add(1)
 	q.blameGuest(err)
 }

@@ -3,6 +3,7 @@ package netvsp
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hvnet/hv"
@@ -43,6 +44,7 @@ type queue struct {
 
 	quit, exited chan struct{}
 	once         sync.Once
+	ending       atomic.Bool // the host takes the channel away: what is on it now is no fault
 
 	// The goroutine's own. work is held while frames of a batch are on their way,
 	// that is, while the send buffer is looked at.
@@ -277,6 +279,9 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
+	if q.ending.Load() {
+		unknown = 0
+	}
 	q.count.faults.Add(uint64(unknown)) // before the guest can see an answer
 	q.pending = append(q.pending, q.done...)
 	q.done = q.done[:0]

@@ -87,6 +87,11 @@ func (s *session) close() {
 	s.mu.Lock()
 	queues := slices.Clone(s.queues)
 	s.mu.Unlock()
+	for _, q := range queues {
+		if q != nil {
+			q.ending.Store(true)
+		}
+	}
 	s.filter.Store(0)
 	s.open.Store(false)
 	for _, q := range slices.Backward(queues) {
@@ -184,6 +189,7 @@ func (s *session) dropChannel(c *channel.Channel) {
 		return
 	}
 	q := s.queues[c.Index]
+	q.ending.Store(true)
 	s.queues[c.Index] = nil
 	s.steering()
 	s.mu.Unlock()
