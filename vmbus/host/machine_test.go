@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -125,6 +126,9 @@ func describe(t testing.TB, a action) string {
 	case forget:
 		return fmt.Sprintf("forget dev %d", a.dev)
 	case drop:
+		if rule.Of(a.why) == nil && a.message != vmbus.TypeRelidReleased {
+			t.Errorf("dropped without a rule: %s: %s", a.message, a.why)
+		}
 		return fmt.Sprintf("drop %s: %s", a.message, a.why)
 	}
 	t.Fatalf("unknown action %#v", a)
