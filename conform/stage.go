@@ -3,6 +3,7 @@ package conform
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Stage is something that a guest has reached when its host has agreed to it.
@@ -28,10 +29,19 @@ var stages = []Stage{StageVersion, StageOffers, StageGPADL, StageOpen, StageNVSP
 // Stages returns all stages in their order.
 func Stages() []Stage { return slices.Clone(stages) }
 
+// StageNames lists all stages in one line.
+func StageNames() string {
+	var list []string
+	for _, s := range stages {
+		list = append(list, string(s))
+	}
+	return strings.Join(list, ", ")
+}
+
 // ParseStage returns the stage with a name.
 func ParseStage(name string) (Stage, error) {
 	if slices.Contains(stages, Stage(name)) {
 		return Stage(name), nil
 	}
-	return "", fmt.Errorf("no stage %q: want one of %v", name, stages)
+	return "", fmt.Errorf("no stage %q: want %s", name, StageNames())
 }

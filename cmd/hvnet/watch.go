@@ -44,9 +44,6 @@ func (f *watchFlags) begin(ctx context.Context, out io.Writer) (context.Context,
 	if f.Until == "" && f.Timeout != 0 {
 		return ctx, nil, usagef("--timeout is how long --until waits: want both")
 	}
-	if f.Timeout < 0 {
-		return ctx, nil, usagef("--timeout %v: want a time such as 60s", f.Timeout)
-	}
 	if f.Until == "" && !f.Trace {
 		return ctx, nil, nil
 	}
@@ -117,13 +114,4 @@ func (v *verdict) err(ctx context.Context, f *watchFlags) error {
 		return fmt.Errorf("stage %s was not reached within %v: %s", v.until, f.Timeout, strings.Join(far, ", "))
 	}
 	return fmt.Errorf("stage %s was not reached before the host was ended: %s", v.until, strings.Join(far, ", "))
-}
-
-// stageNames lists the stages.
-func stageNames() string {
-	var list []string
-	for _, s := range conform.Stages() {
-		list = append(list, string(s))
-	}
-	return strings.Join(list, ", ")
 }
