@@ -43,17 +43,23 @@ func TestScriptRoot(t *testing.T) {
 	testscript.Run(t, params("testdata/script/root"))
 }
 
-// TestScriptGuest runs the scripts that have the guest of examples/guest, in $GUEST.
+// TestScriptGuest runs the scripts that have the guest of examples/guest, in $GUEST,
+// and the job around it, in $JOB.
 func TestScriptGuest(t *testing.T) {
 	cc := need.Tool(t, "cc")
 	guest := filepath.Join(t.TempDir(), "guest")
 	if out, err := exec.Command(cc, "-Wall", "-Werror", "-o", guest, "../../examples/guest/guest.c").CombinedOutput(); err != nil {
 		t.Fatalf("cc: %v\n%s", err, out)
 	}
+	job, err := filepath.Abs("../../examples/guest/job.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := params("testdata/script/cc")
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("GUEST", guest)
+		e.Setenv("JOB", job)
 		return setup(e)
 	}
 	testscript.Run(t, p)
