@@ -189,7 +189,7 @@ func receiveAll(c *channel.Channel, n int, done chan<- error) {
 
 // TestRelayCarries sends many packets both ways through small rings.
 func TestRelayCarries(t *testing.T) {
-	const n = 20000
+	const n = 3000
 	b := newBench(t, 2*ring.HeaderSize)
 	done := make(chan error, 4)
 	go sendAll(b.guest, n, done)
