@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"hvnet/conform"
 	"hvnet/hv"
 	"hvnet/link/netstack"
 	"hvnet/netvsp"
@@ -47,6 +48,9 @@ type Config struct {
 	// MapEntries bounds what all guests that attach may take of the process's memory
 	// map together; see [hv.NewQuota].
 	MapEntries int
+	// Watch, if not nil, is called for each guest that attaches, with the name of its
+	// port, and says where the text of what the two say goes, see [conform.Watch].
+	Watch func(port string) conform.Config
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -75,6 +79,7 @@ type port struct {
 	guest   hv.Guest
 	bus     *vmbushost.Server
 	offered *vmbushost.Offered // nil while the NIC is taken away
+	watch   *conform.Watch     // nil if nobody watches
 }
 
 // New returns a host with an empty switch.
@@ -160,10 +165,18 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 		return nil, nil, err
 	}
 	p := &port{name: want.Name, mac: want.MAC, guest: g}
-	p.dev = netvsp.New(netvsp.Config{
+	device := netvsp.Config{
 		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, AllowSpoofing: h.cfg.AllowSpoofing, Log: h.cfg.Log,
 		Fault: func(error) { g.Close() },
-	},
+	}
+	bus := vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log}
+	served := g
+	if h.cfg.Watch != nil {
+		p.watch = conform.New(g, h.cfg.Watch(p.name))
+		served = p.watch.Guest()
+		device.Broken, bus.Broken = p.watch.Broken, p.watch.Broken
+	}
+	p.dev = netvsp.New(device,
 		func(sink nic.Sink) (netvsp.Port, error) {
 			opt := vswitch.PortOptions{MAC: p.mac}
 			if h.cfg.AllowSpoofing {
@@ -174,7 +187,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			})
 		})
 	h.links[p.name].apply(p.dev)
-	srv := vmbushost.New(g, vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log})
+	srv := vmbushost.New(served, bus)
 	p.bus = srv
 	if err := p.offer(); err != nil {
 		return nil, nil, err

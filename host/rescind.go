@@ -50,6 +50,10 @@ func (h *Host) change(what, name string, f func(*port) error) error {
 
 // offer offers the port's NIC on its guest's bus.
 func (p *port) offer() (err error) {
-	p.offered, err = p.bus.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, p.dev.Backend)
+	backend := p.dev.Backend
+	if p.watch != nil {
+		backend = p.watch.Backend(backend)
+	}
+	p.offered, err = p.bus.Offer(vmbus.Offer{Class: vmbus.ClassNIC, Instance: portInstance(p.name)}, backend)
 	return err
 }

@@ -23,7 +23,7 @@ func (s *session) openChannels(ctx context.Context) error {
 				return err
 			}
 		}
-		if s.hostQueues > 1 {
+		if len(s.queues) > 1 {
 			if err := s.setReceiveTable(ctx); err != nil && !refused(err) {
 				return err
 			}

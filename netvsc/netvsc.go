@@ -52,7 +52,7 @@ type Config struct {
 	// The host may lower it.
 	MTU int
 	// RingBytes is the memory of each of the two rings of a channel, header
-	// included: whole pages, 0 for 129.
+	// included: whole pages, 0 for the 128 of Linux.
 	RingBytes int
 	// Timeout bounds each wait for the host, besides the caller's context; 0
 	// for 10 seconds.
@@ -72,7 +72,7 @@ const (
 
 	defaultQueues    = 8
 	defaultMTU       = 1500
-	defaultRingBytes = 129 * 4096
+	defaultRingBytes = 128 * 4096
 	defaultTimeout   = 10 * time.Second
 )
 

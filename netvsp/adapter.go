@@ -1,10 +1,9 @@
 package netvsp
 
 import (
-	"fmt"
-
 	"hvnet/nic"
 	"hvnet/rndis"
+	"hvnet/rule"
 )
 
 // adapter is the device's half of RNDIS as a value: a control message goes in, the
@@ -40,10 +39,10 @@ const (
 func (a *adapter) handle(msg []byte) (reply []byte, ch change, fault error) {
 	h, err := rndis.ParseHeader(msg, len(msg))
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, rule.RNDISLayout.Err(err)
 	}
 	if !a.initialized && h.Type != rndis.TypeInitialize && h.Type != rndis.TypeHalt && h.Type != rndis.TypeKeepalive {
-		return a.refuse(msg, h.Type), 0, fmt.Errorf("%v before INITIALIZE", h.Type)
+		return a.refuse(msg, h.Type), 0, rule.RNDISFirst.Broken("%v before INITIALIZE", h.Type)
 	}
 	switch h.Type {
 	case rndis.TypeInitialize:
@@ -58,7 +57,7 @@ func (a *adapter) handle(msg []byte) (reply []byte, ch change, fault error) {
 	case rndis.TypeKeepalive:
 		m, err := rndis.ParseKeepalive(msg)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, wrong(h.Type, err)
 		}
 		return rndis.KeepaliveComplete{RequestID: m.RequestID}.Append(nil), 0, nil
 	case rndis.TypeReset:
@@ -67,7 +66,12 @@ func (a *adapter) handle(msg []byte) (reply []byte, ch change, fault error) {
 		a.filter = 0
 		return rndis.ResetComplete{AddressingReset: 1}.Append(nil), changedFilter, nil
 	}
-	return a.refuse(msg, h.Type), 0, fmt.Errorf("%v is not for a host", h.Type)
+	return a.refuse(msg, h.Type), 0, rule.RNDISDirection.Broken("%v is not for a host", h.Type)
+}
+
+// wrong says in which section it is written what a message should look like.
+func wrong(t rndis.MessageType, err error) error {
+	return rule.Layout(rule.RNDISLayout, t.String(), err)
 }
 
 // refuse answers a request with failure, so that a guest that waits is told.
@@ -91,7 +95,7 @@ func (a *adapter) refuse(msg []byte, t rndis.MessageType) []byte {
 func (a *adapter) initialize(msg []byte) ([]byte, change, error) {
 	m, err := rndis.ParseInitialize(msg)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, wrong(rndis.TypeInitialize, err)
 	}
 	answer := rndis.InitializeComplete{
 		RequestID: m.RequestID, Major: rndis.MajorVersion, Minor: rndis.MinorVersion,
@@ -100,10 +104,10 @@ func (a *adapter) initialize(msg []byte) ([]byte, change, error) {
 	}
 	switch {
 	case a.initialized:
-		err = fmt.Errorf("second INITIALIZE")
+		err = rule.RNDISFirst.Broken("second INITIALIZE")
 		answer.Status = rndis.StatusFailure
 	case m.Major != rndis.MajorVersion:
-		err = fmt.Errorf("INITIALIZE of RNDIS %d.%d", m.Major, m.Minor)
+		err = rule.RNDISFirst.Broken("INITIALIZE of RNDIS %d.%d", m.Major, m.Minor)
 		answer.Status = rndis.StatusBadVersion
 	default:
 		a.initialized = true
@@ -114,7 +118,7 @@ func (a *adapter) initialize(msg []byte) ([]byte, change, error) {
 func (a *adapter) query(msg []byte) ([]byte, change, error) {
 	m, err := rndis.ParseQuery(msg)
 	if err != nil {
-		return a.refuse(msg, rndis.TypeQuery), 0, err
+		return a.refuse(msg, rndis.TypeQuery), 0, wrong(rndis.TypeQuery, err)
 	}
 	answer := rndis.QueryComplete{RequestID: m.RequestID}
 	if o, ok := oids[m.OID]; ok && o.query != nil {
@@ -131,7 +135,7 @@ func (a *adapter) query(msg []byte) ([]byte, change, error) {
 func (a *adapter) set(msg []byte) ([]byte, change, error) {
 	m, err := rndis.ParseSet(msg)
 	if err != nil {
-		return a.refuse(msg, rndis.TypeSet), 0, err
+		return a.refuse(msg, rndis.TypeSet), 0, wrong(rndis.TypeSet, err)
 	}
 	answer := rndis.SetComplete{RequestID: m.RequestID, Status: rndis.StatusNotSupported}
 	var ch change

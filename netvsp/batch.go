@@ -2,7 +2,6 @@ package netvsp
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"hvnet/nic"
 	"hvnet/rndis"
@@ -51,16 +50,6 @@ func (b *batch) reset() {
 	clear(b.frames)
 	b.frames, b.pieces = b.frames[:0], b.pieces[:0]
 }
-
-// The reasons why a message is answered with failure. They are values, so that a
-// hostile guest can't make the data path allocate.
-var (
-	errOffload = errors.New("an offload that was not offered")
-	errSplit   = errors.New("RNDIS header split over page ranges, or too many of them")
-	errSection = errors.New("a send section that is not in the send buffer")
-	errControl = errors.New("a message that is no frame, where none may be")
-	errEarly   = errors.New("a frame before RNDIS is initialized")
-)
 
 // add takes the PACKET message at pos of src to the batch, which is not full. It
 // returns the length of the message; an error means that the rest of the ring

@@ -1,9 +1,8 @@
 package netvsp
 
 import (
-	"fmt"
-
 	"hvnet/hv"
+	"hvnet/rule"
 )
 
 // handleNVSP does what one NVSP message asks for and returns the payload of its
@@ -18,6 +17,7 @@ func (s *session) handleNVSP(msg []byte) (reply []byte) {
 	switch e.op {
 	case opMapReceive, opMapSend:
 		m, err := s.bus.Map(e.gpadl)
+		err = rule.BufferGPADL.Err(err)
 		s.mu.Lock()
 		e = s.install(e.op, e.gpadl, m, err)
 		s.mu.Unlock()
@@ -35,7 +35,7 @@ func (s *session) handleNVSP(msg []byte) (reply []byte) {
 		s.primary().offer = e.n
 	}
 	if e.fault != nil {
-		s.primary().bad("NVSP message", e.fault)
+		s.primary().bad(e.fault)
 	}
 	return e.reply
 }
@@ -46,7 +46,7 @@ func (s *session) handleNVSP(msg []byte) (reply []byte) {
 func (s *session) install(o op, gpadl uint32, m *hv.Mapping, err error) (e effect) {
 	if err == nil && s.mapping != gpadl {
 		m.Close()
-		m, err = nil, fmt.Errorf("map GPADL %#x: torn down meanwhile", gpadl)
+		m, err = nil, rule.BufferGPADL.Broken("map GPADL %#x: torn down meanwhile", gpadl)
 	}
 	s.mapping = 0
 	var length int

@@ -1,12 +1,12 @@
 package netvsp
 
 import (
-	"fmt"
 	"slices"
 
 	"hvnet/netvsp/profile"
 	"hvnet/nvsp"
 	"hvnet/rndis"
+	"hvnet/rule"
 )
 
 // The MTUs, Ethernet header included, that a guest may configure. Others count as
@@ -67,7 +67,7 @@ type effect struct {
 	// reply is the payload of the completion, nil for an empty one. A message
 	// that asks for no completion gets none.
 	reply []byte
-	// fault says what was wrong with the message, nil if nothing was.
+	// fault is the rule that the message breaks, nil if there is none.
 	fault error
 }
 
@@ -79,16 +79,16 @@ func (c *control) started() bool { return c.version != 0 && c.receive == bufferR
 func (c *control) handle(msg []byte) effect {
 	t, err := nvsp.PeekType(msg)
 	if err != nil {
-		return effect{fault: err}
+		return effect{fault: rule.NVSPLayout.Err(err)}
 	}
 	if t == nvsp.TypeInit {
 		return c.init(msg)
 	}
 	if c.version == 0 {
-		return effect{fault: fmt.Errorf("%v before INIT", t)}
+		return effect{fault: rule.NVSPFirst.Broken("%v before INIT", t)}
 	}
 	if !c.version.Allows(t) {
-		return effect{fault: fmt.Errorf("%v is unknown in NVSP %v", t, c.version)}
+		return effect{fault: rule.NVSPVersion.Broken("%v is unknown in NVSP %v", t, c.version)}
 	}
 	switch t {
 	case nvsp.TypeNDISConfig:
@@ -120,7 +120,12 @@ func (c *control) handle(msg []byte) effect {
 		// same, as for a request in the wrong state.
 		return effect{}
 	}
-	return effect{fault: fmt.Errorf("%v is not for this device", t)}
+	return effect{fault: rule.NVSPDirection.Broken("%v is not for this device", t)}
+}
+
+// layout says in which structure it is written what a message should look like.
+func layout(t nvsp.MessageType, err error) error {
+	return rule.Layout(rule.NVSPLayout, t.String(), err)
 }
 
 // pad brings an answer to the size of the version's messages. Linux before 6.6
@@ -132,11 +137,12 @@ func (c *control) pad(b []byte) []byte { return nvsp.Pad(b, 0, c.version.Size())
 // nothing to choose.
 func (c *control) init(msg []byte) effect {
 	m, err := nvsp.ParseInit(msg)
+	err = layout(nvsp.TypeInit, err)
 	answer := nvsp.InitComplete{Version: 0xffffffff, MaxMDL: 34, Status: nvsp.StatusFail}
 	switch {
 	case err != nil:
 	case c.version != 0:
-		err = fmt.Errorf("INIT after version %v was negotiated", c.version)
+		err = rule.NVSPFirst.Broken("INIT after version %v was negotiated", c.version)
 	case m.Min == m.Max && slices.Contains(c.profile.NVSP, m.Max):
 		c.version = m.Max
 		c.mtu = minMTU
@@ -159,11 +165,11 @@ func (c *control) ndisConfig(msg []byte) effect {
 	m, err := nvsp.ParseNDISConfig(msg)
 	switch {
 	case err != nil:
-		return effect{fault: err}
+		return effect{fault: layout(nvsp.TypeNDISConfig, err)}
 	case c.hasConfig:
-		return effect{fault: fmt.Errorf("second NDIS configuration")}
+		return effect{fault: rule.NDISOnce.Broken("second NDIS configuration")}
 	case c.receive != bufferNone:
-		return effect{fault: fmt.Errorf("NDIS configuration after the receive buffer")}
+		return effect{fault: rule.NDISOnce.Broken("NDIS configuration after the receive buffer")}
 	}
 	c.hasConfig, c.config = true, m
 	c.mtu = int(m.MTU)
@@ -177,9 +183,9 @@ func (c *control) ndisVersion(msg []byte) effect {
 	m, err := nvsp.ParseNDISVersion(msg)
 	switch {
 	case err != nil:
-		return effect{fault: err}
+		return effect{fault: layout(nvsp.TypeNDISVersion, err)}
 	case c.hasNDIS:
-		return effect{fault: fmt.Errorf("second NDIS version")}
+		return effect{fault: rule.NDISOnce.Broken("second NDIS version")}
 	}
 	c.hasNDIS, c.ndis = true, m
 	return effect{}
@@ -188,14 +194,15 @@ func (c *control) ndisVersion(msg []byte) effect {
 // sendReceiveBuffer checks the order; receiveMapped answers.
 func (c *control) sendReceiveBuffer(msg []byte) effect {
 	m, err := nvsp.ParseSendReceiveBuffer(msg)
+	err = layout(nvsp.TypeSendReceiveBuffer, err)
 	switch {
 	case err != nil:
 	case c.receive != bufferNone:
-		err = fmt.Errorf("second receive buffer")
+		err = rule.BufferOnce.Broken("second receive buffer")
 	case c.version >= nvsp.V2 && !c.hasConfig:
-		err = fmt.Errorf("receive buffer before the NDIS configuration")
+		err = rule.NDISOnce.Broken("receive buffer before the NDIS configuration")
 	case m.ID != nvsp.ReceiveBufferID:
-		err = fmt.Errorf("receive buffer with id %#x, want %#x", m.ID, nvsp.ReceiveBufferID)
+		err = rule.BufferID.Broken("receive buffer with id %#x, want %#x", m.ID, nvsp.ReceiveBufferID)
 	default:
 		c.receive = bufferMapping
 		return effect{op: opMapReceive, gpadl: m.GPADL}
@@ -213,9 +220,9 @@ func (c *control) receiveMapped(length int, err error) (n, size int, e effect) {
 	switch {
 	case err != nil:
 	case length > most:
-		err = fmt.Errorf("receive buffer of %d bytes: more than %d", length, most)
+		err = rule.BufferSize.Broken("receive buffer of %d bytes: more than %d", length, most)
 	case n < minSections:
-		err = fmt.Errorf("receive buffer of %d bytes: room for %d sections of %d bytes, want %d", length, n, size, minSections)
+		err = rule.BufferSize.Broken("receive buffer of %d bytes: room for %d sections of %d bytes, want %d", length, n, size, minSections)
 	default:
 		c.receive = bufferReady
 		section := nvsp.ReceiveSection{Size: uint32(size), Count: uint32(n), End: uint32(n * size)}
@@ -229,12 +236,13 @@ func (c *control) receiveMapped(length int, err error) (n, size int, e effect) {
 // sendSendBuffer checks the order; sendMapped answers.
 func (c *control) sendSendBuffer(msg []byte) effect {
 	m, err := nvsp.ParseSendSendBuffer(msg)
+	err = layout(nvsp.TypeSendSendBuffer, err)
 	switch {
 	case err != nil:
 	case c.send != bufferNone:
-		err = fmt.Errorf("second send buffer")
+		err = rule.BufferOnce.Broken("second send buffer")
 	case c.version >= nvsp.V2 && !c.hasConfig:
-		err = fmt.Errorf("send buffer before the NDIS configuration")
+		err = rule.NDISOnce.Broken("send buffer before the NDIS configuration")
 	default:
 		c.send = bufferMapping
 		return effect{op: opMapSend, gpadl: m.GPADL}
@@ -249,9 +257,9 @@ func (c *control) sendMapped(length int, err error) (n, size int, e effect) {
 	switch {
 	case err != nil:
 	case n < 1:
-		err = fmt.Errorf("send buffer of %d bytes: no room for a section of %d", length, size)
+		err = rule.BufferSize.Broken("send buffer of %d bytes: no room for a section of %d", length, size)
 	case length > nvsp.MaxSendBuffer+size:
-		err = fmt.Errorf("send buffer of %d bytes: more than %d", length, nvsp.MaxSendBuffer)
+		err = rule.BufferSize.Broken("send buffer of %d bytes: more than %d", length, nvsp.MaxSendBuffer)
 	default:
 		c.send = bufferReady
 		answer := nvsp.SendSendBufferComplete{Status: nvsp.StatusSuccess, SectionSize: uint32(size)}
@@ -271,7 +279,7 @@ func (c *control) revoke(state *bufferState, do op, t nvsp.MessageType) effect {
 	case bufferRevoked:
 		return effect{}
 	}
-	return effect{fault: fmt.Errorf("%v without a buffer", t)}
+	return effect{fault: rule.BufferRevoke.Broken("%v without a buffer", t)}
 }
 
 // revoked notes that the guest tore down the GPADL below a buffer.
@@ -296,17 +304,18 @@ func (c *control) maxChannels() int {
 // subChannel grants sub-channels, once: as many as asked for or as there may be.
 func (c *control) subChannel(msg []byte) effect {
 	m, err := nvsp.ParseSubChannelRequest(msg)
+	err = layout(nvsp.TypeSubChannel, err)
 	most := c.maxChannels() - 1
 	switch {
 	case err != nil:
 	case m.Op != nvsp.SubChannelAllocate:
-		err = fmt.Errorf("sub-channel operation %d", m.Op)
+		err = rule.SubChannels.Broken("sub-channel operation %d", m.Op)
 	case !c.started():
-		err = fmt.Errorf("sub-channels before the receive buffer")
+		err = rule.SubChannels.Broken("sub-channels before the receive buffer")
 	case c.subChannels > 0:
-		err = fmt.Errorf("sub-channels asked for twice")
+		err = rule.SubChannels.Broken("sub-channels asked for twice")
 	case m.Count == 0 || most == 0:
-		err = fmt.Errorf("%d sub-channels asked for, at most %d possible", m.Count, most)
+		err = rule.SubChannels.Broken("%d sub-channels asked for, at most %d possible", m.Count, most)
 	default:
 		c.subChannels = min(int(min(m.Count, 1<<16)), most)
 		answer := nvsp.SubChannelComplete{Status: nvsp.StatusSuccess, Count: uint32(c.subChannels)}

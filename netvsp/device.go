@@ -41,6 +41,10 @@ type Config struct {
 	AllowSpoofing bool
 	// Log gets what guests do wrong; nil means nothing is logged.
 	Log *slog.Logger
+	// Broken, if not nil, is called for each rule that a guest breaks: the error is
+	// a [rule.Fault]. It is called from the goroutines of the data path, and must
+	// not call the device.
+	Broken func(error)
 	// Fault is called, from a goroutine of the device, when guest memory that it
 	// uses is not there any more. Whoever attached the guest then closes it. nil
 	// means the device just stops.

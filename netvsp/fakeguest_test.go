@@ -14,6 +14,7 @@ import (
 	"hvnet/nvsp"
 	"hvnet/ring"
 	"hvnet/rndis"
+	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -157,7 +158,11 @@ func newGuest(t testing.TB, name string, change ...func(*Config)) *fakeGuest {
 	g.recv, g.send, g.page = g.alloc(recvBytes), g.alloc(sendBytes), g.alloc(128<<10)
 	g.bus = &fakeBus{mem: guest.Memory(), version: vmbus.Version5_3, vps: 8, offered: make(chan int, 1),
 		gpadls: map[uint32][]uint64{recvGPADL: pfns(g.recv), sendGPADL: pfns(g.send)}}
-	cfg := Config{Name: "g1", MAC: guestMAC, Profile: prof}
+	cfg := Config{Name: "g1", MAC: guestMAC, Profile: prof, Broken: func(err error) {
+		if rule.Of(err) == nil {
+			t.Errorf("a fault without a rule: %v", err)
+		}
+	}}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -6,6 +6,7 @@ import (
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/rndis"
+	"hvnet/rule"
 )
 
 // Link returns the state of the link.
@@ -49,7 +50,7 @@ func (s *session) indicate(what func(a *adapter) [][]byte) {
 	q := s.primary()
 	for _, m := range what(&s.rndis) {
 		if !q.reply(m) {
-			q.bad("indications that are left lying", nil)
+			q.bad(rule.RNDISAnswers.Broken("indications are left lying"))
 		}
 	}
 	q.ch.Wake()

@@ -3,11 +3,13 @@ package netvsp
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hvnet/hv"
 	"hvnet/nvsp"
 	"hvnet/ring"
+	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -42,6 +44,7 @@ type queue struct {
 
 	quit, exited chan struct{}
 	once         sync.Once
+	closing      atomic.Bool // the channel is being taken away or closed: what is on it now is nobody's fault
 
 	// The goroutine's own. work is held while frames of a batch are on their way,
 	// that is, while the send buffer is looked at.
@@ -149,7 +152,7 @@ func (q *queue) run() {
 			continue
 		}
 		if in.Err() != nil {
-			q.bad("the guest's ring", in.Err())
+			q.bad(rule.Ring.Err(in.Err()))
 			<-q.quit // nothing that comes out of this ring can be believed
 			return
 		}
@@ -215,7 +218,7 @@ func (q *queue) round() (n int, empty bool) {
 	for n < maxRound && q.ask.kind == requestNone {
 		b, err := q.ch.In.Next(q.packet[:])
 		if err == ring.ErrTooBig {
-			q.bad("a ring packet that is too long", err)
+			q.bad(errPacketSize)
 			n++
 			continue
 		}
@@ -252,7 +255,7 @@ func (q *queue) handle() {
 // out, the ring memory is released. It reports whether answers are left.
 func (q *queue) finish() (blocked bool) {
 	for range q.answer() {
-		q.blameGuest("a completion of what was not sent", nil)
+		q.blameGuest(errCompletion)
 	}
 	q.ch.Release()
 	if q.offer > 0 && !q.blocked {
@@ -276,6 +279,9 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
+	if q.closing.Load() {
+		unknown = 0
+	}
 	q.count.faults.Add(uint64(unknown)) // before the guest can see an answer
 	q.pending = append(q.pending, q.done...)
 	q.done = q.done[:0]
@@ -294,15 +300,4 @@ func (q *queue) answer() (unknown int) {
 			return unknown
 		}
 	}
-}
-
-// bad counts something that the guest should not have done, and logs it.
-func (q *queue) bad(what string, err error) {
-	q.count.faults.Add(1)
-	q.blameGuest(what, err)
-}
-
-// blameGuest logs it alone.
-func (q *queue) blameGuest(what string, err error) {
-	q.s.d.log.Debug("the guest broke a rule", "channel", q.index, "what", what, "err", err)
 }

@@ -12,7 +12,7 @@ import (
 func (q *queue) take(b []byte) {
 	p, err := vmbus.ParsePacket(b)
 	if err != nil {
-		q.bad("a ring packet", err)
+		q.bad(err)
 		return
 	}
 	switch p.Type {
@@ -29,9 +29,9 @@ func (q *queue) take(b []byte) {
 			q.ask = request{requestNVSP, append([]byte(nil), p.Payload...), p.TID, p.CompletionRequested()}
 			return
 		}
-		q.bad("an NVSP message where none may be", err)
+		q.bad(errPlace)
 	default:
-		q.bad("a ring packet of another type", nil)
+		q.bad(errPacketType)
 	}
 	if p.CompletionRequested() {
 		q.done = append(q.done, outgoing{completion: true, tid: p.TID})
@@ -53,7 +53,7 @@ func (q *queue) takeRNDIS(p *vmbus.Packet, m nvsp.RNDISPacket) {
 	}
 	if err != nil {
 		q.count.txFailed.Add(1)
-		q.bad("an RNDIS packet", err)
+		q.bad(err)
 		payload = q.noBytes
 	}
 	if p.CompletionRequested() {
@@ -141,7 +141,7 @@ func (q *queue) frames() error {
 		switch {
 		case open:
 			q.check()
-		case q.s.closing.Load():
+		case q.closing.Load():
 			q.count.txDropped[DropClosing].Add(1)
 			q.batch.drop()
 		default:

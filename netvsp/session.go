@@ -9,6 +9,7 @@ import (
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/rule"
 	"hvnet/vmbus/channel"
 )
 
@@ -35,11 +36,10 @@ type session struct {
 	faulted sync.Once
 
 	// What the data path looks at, once per batch.
-	filter  atomic.Uint32 // packet filter; 0: nothing is indicated
-	open    atomic.Bool   // RNDIS is initialized: the guest may send
-	closing atomic.Bool   // and nothing goes any more, which is nobody's fault
-	mac     atomic.Pointer[nic.MAC]
-	steer   atomic.Pointer[steering]
+	filter atomic.Uint32 // packet filter; 0: nothing is indicated
+	open   atomic.Bool   // RNDIS is initialized: the guest may send
+	mac    atomic.Pointer[nic.MAC]
+	steer  atomic.Pointer[steering]
 
 	stagings sync.Pool // of *staging
 }
@@ -87,7 +87,11 @@ func (s *session) close() {
 	s.mu.Lock()
 	queues := slices.Clone(s.queues)
 	s.mu.Unlock()
-	s.closing.Store(true)
+	for _, q := range queues {
+		if q != nil {
+			q.closing.Store(true)
+		}
+	}
 	s.filter.Store(0)
 	s.open.Store(false)
 	for _, q := range slices.Backward(queues) {
@@ -108,7 +112,7 @@ func (s *session) addChannel(c *channel.Channel) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Index < 0 || c.Index > s.ctl.subChannels {
-		return fmt.Errorf("open channel %d: %d sub-channels were granted", c.Index, s.ctl.subChannels)
+		return rule.SubChannels.Broken("open channel %d: %d sub-channels were granted", c.Index, s.ctl.subChannels)
 	}
 	for len(s.queues) <= c.Index {
 		s.queues = append(s.queues, nil)
@@ -185,6 +189,7 @@ func (s *session) dropChannel(c *channel.Channel) {
 		return
 	}
 	q := s.queues[c.Index]
+	q.closing.Store(true)
 	s.queues[c.Index] = nil
 	s.steering()
 	s.mu.Unlock()
@@ -245,17 +250,17 @@ func (s *session) handleRNDIS(msg []byte) (status nvsp.Status) {
 	defer s.mu.Unlock()
 	q := s.primary()
 	if !s.ctl.started() {
-		q.bad("RNDIS before the receive buffer", nil)
+		q.bad(rule.RNDISBuffers.Broken("RNDIS before the receive buffer"))
 		return nvsp.StatusFail
 	}
 	reply, ch, fault := s.rndis.handle(msg)
 	s.apply(ch)
 	if fault != nil {
-		q.bad("an RNDIS control message", fault)
+		q.bad(fault)
 	}
 	switch {
 	case reply != nil && !q.reply(reply):
-		q.bad("answers that are left lying", nil)
+		q.bad(rule.RNDISAnswers.Broken("answers are left lying"))
 		return nvsp.StatusFail
 	case reply == nil && fault != nil:
 		return nvsp.StatusFail

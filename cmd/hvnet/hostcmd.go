@@ -29,6 +29,7 @@ type hostServeCmd struct {
 	hostFlags
 	impairFlags
 	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
+	watchFlags
 	logFlags
 }
 
@@ -46,7 +47,16 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log})
+	cfg := host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log}
+	ctx, verdict, err := c.begin(ctx, s.out)
+	if err != nil {
+		return err
+	}
+	if verdict != nil {
+		cfg.Watch = verdict.watch
+		defer func() { err = errors.Join(err, verdict.err(ctx, &c.watchFlags)) }()
+	}
+	h := host.New(cfg)
 	defer closeIn(&err, h.Close)
 	bad.impair(h)
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})

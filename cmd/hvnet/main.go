@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"hvnet/conform"
 	"hvnet/netvsc"
 	"hvnet/netvsp/profile"
 	"hvnet/sandbox"
@@ -167,5 +168,6 @@ func vars() map[string]string {
 		"version":  "hvnet " + netvsc.Version(),
 		"profile":  profile.Default,
 		"profiles": strings.Join(profile.Names(), ", "),
+		"stages":   conform.StageNames(),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -40,6 +41,28 @@ func TestScriptRoot(t *testing.T) {
 		need.Tool(t, tool)
 	}
 	testscript.Run(t, params("testdata/script/root"))
+}
+
+// TestScriptGuest runs the scripts that have the guest of examples/guest, in $GUEST,
+// and the job around it, in $JOB.
+func TestScriptGuest(t *testing.T) {
+	cc := need.Tool(t, "cc")
+	guest := filepath.Join(t.TempDir(), "guest")
+	if out, err := exec.Command(cc, "-Wall", "-Werror", "-o", guest, "../../examples/guest/guest.c").CombinedOutput(); err != nil {
+		t.Fatalf("cc: %v\n%s", err, out)
+	}
+	job, err := filepath.Abs("../../examples/guest/job.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := params("testdata/script/cc")
+	setup := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		e.Setenv("GUEST", guest)
+		e.Setenv("JOB", job)
+		return setup(e)
+	}
+	testscript.Run(t, p)
 }
 
 // params are the scripts of a directory and the commands that they have beside

@@ -67,6 +67,6 @@ type (
 	// drop reports a message of the guest that makes no sense.
 	drop struct {
 		message vmbus.MessageType
-		why     string
+		why     error // carries the rule that was broken, if one was
 	}
 )

@@ -1,6 +1,9 @@
 package host
 
-import "hvnet/vmbus"
+import (
+	"hvnet/rule"
+	"hvnet/vmbus"
+)
 
 func (m *machine) openResult(relid, openID, status uint32) {
 	m.send(vmbus.OpenResult{Relid: relid, OpenID: openID, Status: status}.Append(nil))
@@ -12,7 +15,7 @@ func (m *machine) openChannel(o vmbus.OpenChannel) {
 	ch := m.channels[o.Relid]
 	switch {
 	case ch == nil:
-		m.drop(vmbus.TypeOpenChannel, "unknown relid")
+		m.drop(vmbus.TypeOpenChannel, rule.RelidOffered.Broken("unknown relid"))
 		return
 	case ch.state == closing && ch.reopen == nil && !ch.rescind && !ch.release:
 		ch.reopen = &o
@@ -20,12 +23,12 @@ func (m *machine) openChannel(o vmbus.OpenChannel) {
 	case ch.state == revoked || ch.rescind:
 		return
 	case ch.state != closed || ch.release:
-		m.drop(vmbus.TypeOpenChannel, "the channel is "+ch.state.String())
+		m.drop(vmbus.TypeOpenChannel, rule.ChannelState.Broken("the channel is %v", ch.state))
 		return
 	}
 	g := m.gpadls[o.GPADL]
 	up, down, why := m.rings(ch, g, o)
-	if why != "" {
+	if why != nil {
 		m.drop(vmbus.TypeOpenChannel, why)
 		m.openResult(o.Relid, o.OpenID, vmbus.StatusUnsuccessful)
 		return
@@ -46,20 +49,20 @@ func (m *machine) openChannel(o vmbus.OpenChannel) {
 
 // rings checks what OPENCHANNEL says and splits the ring GPADL. Each ring is a
 // header page and at least one page of data.
-func (m *machine) rings(ch *chanState, g *gpadl, o vmbus.OpenChannel) (up, down []uint64, why string) {
+func (m *machine) rings(ch *chanState, g *gpadl, o vmbus.OpenChannel) (up, down []uint64, why error) {
 	switch {
 	case g == nil || g.list != nil || g.tearing || g.ch != ch:
-		return nil, nil, "the rings are no GPADL of the channel"
+		return nil, nil, rule.OpenRings.Broken("the rings are no GPADL of the channel")
 	case g.pfns == nil:
-		return nil, nil, "the rings are not one range of whole pages"
+		return nil, nil, rule.OpenRings.Broken("the rings are not one range of whole pages")
 	case o.DownOffset < 2 || uint64(o.DownOffset)+2 > uint64(len(g.pfns)):
-		return nil, nil, "the rings are too small"
+		return nil, nil, rule.OpenOffset.Broken("the rings are too small: downstream at page %d of %d", o.DownOffset, len(g.pfns))
 	case o.TargetVP >= uint32(m.vps) && o.TargetVP != vmbus.NoVP:
-		return nil, nil, "no such virtual processor"
+		return nil, nil, rule.TargetVP.Broken("no such virtual processor")
 	case ch.index != 0 && (ch.dev.primary == nil || ch.dev.primary.state != open):
-		return nil, nil, "the primary channel is not open"
+		return nil, nil, rule.OpenPrimary.Broken("the primary channel is not open")
 	}
-	return g.pfns[:o.DownOffset], g.pfns[o.DownOffset:], ""
+	return g.pfns[:o.DownOffset], g.pfns[o.DownOffset:], nil
 }
 
 // closeChannel is CLOSECHANNEL, which has no answer; one that crosses RESCIND means
@@ -69,12 +72,12 @@ func (m *machine) closeChannel(c vmbus.CloseChannel) {
 	ch := m.channels[c.Relid]
 	switch {
 	case ch == nil:
-		m.drop(vmbus.TypeCloseChannel, "unknown relid")
+		m.drop(vmbus.TypeCloseChannel, rule.RelidOffered.Broken("unknown relid"))
 		return
 	case ch.state == revoked || ch.rescind:
 		return
 	case ch.state != open:
-		m.drop(vmbus.TypeCloseChannel, "the channel is "+ch.state.String())
+		m.drop(vmbus.TypeCloseChannel, rule.ChannelState.Broken("the channel is %v", ch.state))
 		return
 	}
 	if ch.index == 0 {
@@ -97,6 +100,6 @@ func (m *machine) modifyChannel(c vmbus.ModifyChannel) {
 	case m.version.HasModifyChannelResponse():
 		m.send(vmbus.ModifyChannelResponse{Relid: c.Relid, Status: status}.Append(nil))
 	case status != vmbus.StatusSuccess && (ch == nil || !ch.rescind):
-		m.drop(vmbus.TypeModifyChannel, "the channel is not open, or there is no such virtual processor")
+		m.drop(vmbus.TypeModifyChannel, rule.TargetVP.Broken("the channel is not open, or there is no such virtual processor"))
 	}
 }

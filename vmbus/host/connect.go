@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -31,7 +32,7 @@ func (m *machine) initiateContact(conn uint32, c vmbus.InitiateContact) {
 		c.SINT, c.VTL = hv.SINT, 0
 	}
 	if c.VTL != 0 {
-		m.drop(vmbus.TypeInitiateContact, "for another trust level")
+		m.drop(vmbus.TypeInitiateContact, rule.ContactVTL.Broken("for another trust level"))
 		return
 	}
 	m.end(ending{contact: &c})
@@ -78,7 +79,7 @@ func (m *machine) monitorPages(c vmbus.InitiateContact) bool {
 
 func (m *machine) openReserved(o vmbus.OpenReserved) {
 	if o.TargetVP >= uint32(m.vps) || o.SINT != hv.SINT {
-		m.drop(vmbus.TypeOpenReserved, "nowhere to send the result")
+		m.drop(vmbus.TypeOpenReserved, rule.TargetVP.Broken("nowhere to send the result"))
 		return
 	}
 	r := vmbus.OpenResult{Relid: o.ID, Status: vmbus.StatusUnsuccessful}
@@ -87,7 +88,7 @@ func (m *machine) openReserved(o vmbus.OpenReserved) {
 
 func (m *machine) closeReserved(c vmbus.CloseReserved) {
 	if c.TargetVP >= uint32(m.vps) || c.SINT != hv.SINT {
-		m.drop(vmbus.TypeCloseReserved, "nowhere to send the response")
+		m.drop(vmbus.TypeCloseReserved, rule.TargetVP.Broken("nowhere to send the response"))
 		return
 	}
 	m.do(send{int(c.TargetVP), vmbus.CloseReservedResponse{ID: c.ID}.Append(nil)})
@@ -95,7 +96,7 @@ func (m *machine) closeReserved(c vmbus.CloseReserved) {
 
 func (m *machine) tlConnect(c vmbus.TLConnectRequest) {
 	if m.version < vmbus.Version4_1 {
-		m.drop(vmbus.TypeTLConnectRequest, "no sockets here, and no result before 4.1")
+		m.drop(vmbus.TypeTLConnectRequest, rule.MessageVersion.Broken("no sockets here, and no result before 4.1"))
 		return
 	}
 	m.send(vmbus.TLConnectResult{Endpoint: c.Endpoint, Service: c.Service, Status: vmbus.StatusConnectionRefused}.Append(nil))

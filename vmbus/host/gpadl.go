@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -29,13 +30,11 @@ type gpadl struct {
 func (m *machine) gpadlHeader(h vmbus.GPADLHeader) {
 	g := &gpadl{id: h.ID, ch: m.channels[h.Relid], words: int(h.RangeLen) / 8}
 	why := m.noRoom(h, g)
-	if why == "" {
-		var err error
-		if g.list, err = vmbus.NewAssembler(h); err != nil {
-			why = err.Error()
-		}
+	if why == nil {
+		g.list, why = vmbus.NewAssembler(h)
+		why = rule.GPADLList.Err(why)
 	}
-	if why != "" {
+	if why != nil {
 		m.drop(vmbus.TypeGPADLHeader, why)
 		m.created(h.Relid, h.ID, vmbus.StatusUnsuccessful)
 		return
@@ -48,16 +47,16 @@ func (m *machine) gpadlHeader(h vmbus.GPADLHeader) {
 	}
 }
 
-func (m *machine) noRoom(h vmbus.GPADLHeader, g *gpadl) string {
+func (m *machine) noRoom(h vmbus.GPADLHeader, g *gpadl) error {
 	switch {
 	case g.ch == nil:
-		return "unknown relid"
+		return rule.RelidOffered.Broken("unknown relid")
 	case m.gpadls[h.ID] != nil:
-		return "the GPADL exists"
+		return rule.GPADLID.Broken("the GPADL exists")
 	case len(m.gpadls) >= maxGPADLs || m.partial >= maxPartial || m.pages+g.words > maxPages:
-		return "the guest has too many GPADLs"
+		return rule.GPADLLimit.Broken("the guest has too many GPADLs")
 	}
-	return ""
+	return nil
 }
 
 // gpadlBody is GPADL_BODY. It carries no relid, so one that belongs to nothing
@@ -65,7 +64,7 @@ func (m *machine) noRoom(h vmbus.GPADLHeader, g *gpadl) string {
 func (m *machine) gpadlBody(b vmbus.GPADLBody) {
 	g := m.gpadls[b.ID]
 	if g == nil || g.list == nil {
-		m.drop(vmbus.TypeGPADLBody, "no GPADL waits for it")
+		m.drop(vmbus.TypeGPADLBody, rule.GPADLBody.Broken("no GPADL waits for it"))
 		return
 	}
 	if g.list.Add(b.Data) {
@@ -76,12 +75,11 @@ func (m *machine) gpadlBody(b vmbus.GPADLBody) {
 // complete checks a GPADL whose list has arrived, and answers it.
 func (m *machine) complete(g *gpadl) {
 	ranges, err := g.list.Ranges()
-	if err != nil || !m.hasPages(ranges) {
-		why := "pages outside guest memory"
-		if err != nil {
-			why = err.Error()
-		}
-		m.drop(vmbus.TypeGPADLHeader, why)
+	if err = rule.GPADLList.Err(err); err == nil && !m.hasPages(ranges) {
+		err = rule.GPADLMemory.Broken("pages outside guest memory")
+	}
+	if err != nil {
+		m.drop(vmbus.TypeGPADLHeader, err)
 		m.refuse(g)
 		return
 	}
@@ -145,15 +143,15 @@ func (m *machine) gpadlTeardown(t vmbus.GPADLTeardown) {
 	g := m.gpadls[t.ID]
 	switch {
 	case g == nil || g.ch.relid != t.Relid:
-		m.drop(vmbus.TypeGPADLTeardown, "no such GPADL of the channel")
+		m.drop(vmbus.TypeGPADLTeardown, rule.GPADLTeardown.Broken("no such GPADL of the channel"))
 		return
 	case g.list != nil || g.tearing:
-		m.drop(vmbus.TypeGPADLTeardown, "the GPADL is not complete, or is being torn down")
+		m.drop(vmbus.TypeGPADLTeardown, rule.GPADLTeardown.Broken("the GPADL is not complete, or is being torn down"))
 		return
 	}
 	inUse := g.ch.ring == g.id
 	if inUse && (g.ch.state == opening || g.ch.state == open) {
-		m.drop(vmbus.TypeGPADLTeardown, "the GPADL holds the rings of an open channel")
+		m.drop(vmbus.TypeGPADLTeardown, rule.GPADLInUse.Broken("the GPADL holds the rings of an open channel"))
 		return
 	}
 	g.tearing = true

@@ -1,8 +1,10 @@
 package host
 
 import (
+	"errors"
 	"slices"
 
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -91,13 +93,14 @@ func (m *machine) do(a action) { m.out = append(m.out, a) }
 
 func (m *machine) send(b []byte) { m.do(send{m.vp, b}) }
 
-func (m *machine) drop(t vmbus.MessageType, why string) { m.do(drop{t, why}) }
+// drop reports a message that is not for this moment; why carries the rule that it breaks.
+func (m *machine) drop(t vmbus.MessageType, why error) { m.do(drop{t, why}) }
 
 // message is the event of a message posted by the guest.
 func (m *machine) message(conn uint32, b []byte) {
 	t, err := vmbus.PeekType(b)
 	if err != nil {
-		m.drop(t, err.Error())
+		m.drop(t, rule.MessageLayout.Err(err))
 		return
 	}
 	// The two that a guest may send without a connection.
@@ -114,11 +117,18 @@ func (m *machine) message(conn uint32, b []byte) {
 		return
 	}
 	switch {
+	case t == vmbus.TypeRelidReleased && (m.version == 0 || m.ending != nil):
+		// No rule is broken: Linux releases what it had after UNLOAD.
+		m.drop(t, errors.New("the connection has ended"))
+		return
+	case m.version == 0:
+		m.drop(t, rule.ContactFirst.Broken("not part of version %v", m.version))
+		return
 	case !t.ExistsIn(m.version, 0):
-		m.drop(t, "not part of version "+m.version.String())
+		m.drop(t, rule.MessageVersion.Broken("not part of version %v", m.version))
 		return
 	case m.ending != nil:
-		m.drop(t, "the connection is ending")
+		m.drop(t, rule.ConnectionEnds.Broken("the connection is ending"))
 		return
 	}
 	switch t {
@@ -163,14 +173,14 @@ func (m *machine) message(conn uint32, b []byte) {
 			m.tlConnect(c)
 		}
 	default:
-		m.drop(t, "not for the host")
+		m.drop(t, rule.MessageDirection.Broken("not for the host"))
 	}
 }
 
 // valid drops a message that can't be parsed.
 func (m *machine) valid(t vmbus.MessageType, err error) bool {
 	if err != nil {
-		m.drop(t, err.Error())
+		m.drop(t, rule.Layout(rule.MessageLayout, t.String(), err))
 	}
 	return err == nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -125,6 +126,9 @@ func describe(t testing.TB, a action) string {
 	case forget:
 		return fmt.Sprintf("forget dev %d", a.dev)
 	case drop:
+		if rule.Of(a.why) == nil && a.message != vmbus.TypeRelidReleased {
+			t.Errorf("dropped without a rule: %s: %s", a.message, a.why)
+		}
 		return fmt.Sprintf("drop %s: %s", a.message, a.why)
 	}
 	t.Fatalf("unknown action %#v", a)
@@ -303,10 +307,10 @@ func TestOpenIsRefused(t *testing.T) {
 		"odd bytes":     {change(func(o *vmbus.OpenChannel) { o.GPADL = 13 }), "the rings are not one range of whole pages"},
 		"two ranges":    {change(func(o *vmbus.OpenChannel) { o.GPADL = 14 }), "the rings are not one range of whole pages"},
 		"other channel": {change(func(o *vmbus.OpenChannel) { o.GPADL = 20 }), "the rings are no GPADL of the channel"},
-		"offset 0":      {change(func(o *vmbus.OpenChannel) { o.DownOffset = 0 }), "the rings are too small"},
-		"offset 1":      {change(func(o *vmbus.OpenChannel) { o.DownOffset = 1 }), "the rings are too small"},
-		"offset 3 of 4": {change(func(o *vmbus.OpenChannel) { o.DownOffset = 3 }), "the rings are too small"},
-		"offset huge":   {change(func(o *vmbus.OpenChannel) { o.DownOffset = 0xffffffff }), "the rings are too small"},
+		"offset 0":      {change(func(o *vmbus.OpenChannel) { o.DownOffset = 0 }), "the rings are too small: downstream at page 0 of 4"},
+		"offset 1":      {change(func(o *vmbus.OpenChannel) { o.DownOffset = 1 }), "the rings are too small: downstream at page 1 of 4"},
+		"offset 3 of 4": {change(func(o *vmbus.OpenChannel) { o.DownOffset = 3 }), "the rings are too small: downstream at page 3 of 4"},
+		"offset huge":   {change(func(o *vmbus.OpenChannel) { o.DownOffset = 0xffffffff }), "the rings are too small: downstream at page 4294967295 of 4"},
 		"no such VP":    {change(func(o *vmbus.OpenChannel) { o.TargetVP = 4 }), "no such virtual processor"},
 	} {
 		t.Run(name, func(t *testing.T) {

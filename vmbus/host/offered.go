@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -165,7 +166,7 @@ func (d *Offered) openChannel(a openChannel) (err error) {
 	}
 	// The guest can have truncated the memory below us.
 	fault := hv.Guard(func() { r.c, err = channel.New(p) })
-	if err = errors.Join(fault, err); err != nil {
+	if err = errors.Join(fault, rule.Ring.Err(err)); err != nil {
 		r.unmap()
 		return err
 	}

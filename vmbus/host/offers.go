@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -30,7 +31,7 @@ func compareDevices(a, b *devState) int {
 // requestOffers sends all offers there are. More follow without a terminator.
 func (m *machine) requestOffers() {
 	if m.requested {
-		m.drop(vmbus.TypeRequestOffers, "offers were already requested")
+		m.drop(vmbus.TypeRequestOffers, rule.OffersOnce.Broken("offers were already requested"))
 		return
 	}
 	m.requested = true
@@ -65,7 +66,7 @@ func (m *machine) offer(d *devState, index int) *chanState {
 		relid++
 	}
 	if relid >= vmbus.RelidLimit {
-		m.drop(vmbus.TypeOffer, "all relids are in use")
+		m.drop(vmbus.TypeOffer, rule.RelidLimit.Broken("all relids are in use"))
 		return nil
 	}
 	ch := &chanState{relid: relid, dev: d, index: index, monitor: m.takeMonitor(relid)}
@@ -198,9 +199,9 @@ func (m *machine) relidReleased(r vmbus.RelidReleased) {
 	ch := m.channels[r.Relid]
 	switch {
 	case ch == nil:
-		m.drop(vmbus.TypeRelidReleased, "unknown relid")
+		m.drop(vmbus.TypeRelidReleased, rule.RelidOffered.Broken("unknown relid"))
 	case ch.state == opening, ch.state == open, ch.release:
-		m.drop(vmbus.TypeRelidReleased, "the channel is "+ch.state.String())
+		m.drop(vmbus.TypeRelidReleased, rule.ChannelState.Broken("the channel is %v", ch.state))
 	case ch.state == revoked && ch != ch.dev.primary:
 		m.free(ch)
 	default:

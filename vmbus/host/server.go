@@ -1,7 +1,6 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"hvnet/hv"
+	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
 )
@@ -25,9 +25,11 @@ type Config struct {
 	// every 100 µs, and every millisecond when nothing comes. Without it the host
 	// sleeps while its guests are idle.
 	Monitor bool
-	// Log, if not nil, gets every control message at debug level, and what is
-	// wrong with a guest at info level.
+	// Log, if not nil, gets what is wrong with a guest at info level.
 	Log *slog.Logger
+	// Broken, if not nil, is called for each rule of the bus that the guest breaks:
+	// the error is a [rule.Fault]. It must not block for long: the bus waits.
+	Broken func(error)
 }
 
 // ErrFlooded is why a guest was detached that posted requests and did not take
@@ -186,7 +188,6 @@ func (s *Server) own(stop <-chan struct{}) {
 		select {
 		case msg := <-s.inbox:
 			conn := msg.Type
-			s.trace("from guest", msg.Payload())
 			s.machine.message(conn, msg.Payload())
 		case <-s.ordered:
 			for _, f := range s.takeOrders() {
@@ -217,7 +218,6 @@ func (s *Server) act(a action) {
 	m := s.machine
 	switch a := a.(type) {
 	case send:
-		s.trace("to guest", a.message)
 		if err := s.post(a); err != nil {
 			s.fail(err)
 		}
@@ -245,6 +245,7 @@ func (s *Server) act(a action) {
 			s.fail(err)
 		}
 		if err != nil {
+			s.broken(err)
 			s.log.Info("channel refused", "relid", a.relid, "index", a.index, "err", err)
 		}
 		m.opened(a.relid, err == nil)
@@ -261,6 +262,7 @@ func (s *Server) act(a action) {
 		delete(s.offered, a.dev)
 		s.mu.Unlock()
 	case drop:
+		s.broken(fmt.Errorf("%v: %w", a.message, a.why))
 		// A guest must not be able to fill the log: the 1st, 2nd, 4th, 8th… is enough.
 		if n := s.dropped.Add(1); n&(n-1) == 0 {
 			s.log.Info("message of the guest dropped", "type", a.message.String(), "why", a.why, "so far", n)
@@ -291,14 +293,11 @@ func (s *Server) fail(err error) {
 	s.g.Close()
 }
 
-// trace logs a message with the beginning of what follows its header, where most
-// have all their fields.
-func (s *Server) trace(direction string, b []byte) {
-	if !s.log.Enabled(context.Background(), slog.LevelDebug) {
-		return
+// broken tells of a rule that the guest broke, if that is what err is.
+func (s *Server) broken(err error) {
+	if s.cfg.Broken != nil && rule.Of(err) != nil {
+		s.cfg.Broken(err)
 	}
-	t, _ := vmbus.PeekType(b)
-	s.log.Debug(direction, "type", t.String(), "bytes", len(b), "fields", fmt.Sprintf("%x", b[min(8, len(b)):min(32, len(b))]))
 }
 
 func (s *Server) device(id deviceID) *Offered {
