@@ -105,9 +105,9 @@ qemu-system-x86_64 -accel "${LGV_ACCEL:-tcg,thread=multi}" -machine q35,memory-b
 	<"$input" >>"$run/console" 2>&1 &
 qemupid=$!
 if ((quiet)); then
-	tail -n +1 -f --pid=$qemupid "$run/console" 2>/dev/null | tr -d '\r' | sed -un '/^LGV-READY/,/^LGV-EXIT/{/^LGV-/!p}' &
+	tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -un 's/\r//g;/^LGV-READY/,/^LGV-EXIT/{/^LGV-/!p}' &
 else
-	tail -n +1 -f --pid=$qemupid "$run/console" 2>/dev/null | tr -d '\r' &
+	tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -u 's/\r//g' &
 fi
 tailpid=$!
 end=$((SECONDS + limit))
