@@ -163,7 +163,7 @@ func TestVersions(t *testing.T) {
 				t.Errorf("VMBus %s", got)
 			}
 			r.content(t)
-			r.Run(t, "rmmod hv_netvsc && rmmod hv_vmbus")
+			r.Run(t, "lgv_unload hv_netvsc hv_vmbus")
 		})
 	}
 	r.Stop(t)
