@@ -1,9 +1,9 @@
 package ivshmem
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,23 +19,30 @@ func newEventFD() (int, error) {
 	return fd, nil
 }
 
-// take empties an eventfd without ever waiting, whatever its flags. The error is
-// EAGAIN if it is empty.
-func take(fd uintptr) error {
-	var count uint64
-	v := unix.Iovec{Base: (*byte)(unsafe.Pointer(&count)), Len: 8}
-	// Offset -1 is the current position: an eventfd has no other.
-	_, _, e := unix.Syscall6(unix.SYS_PREADV2, fd, uintptr(unsafe.Pointer(&v)), 1, ^uintptr(0), ^uintptr(0), unix.RWF_NOWAIT)
-	if e != 0 {
-		return e
-	}
-	return nil
+// An emptier takes what is in an eventfd. It keeps what the kernel writes to, so that
+// taking costs no allocation.
+type emptier struct {
+	count [8]byte
+	into  unix.Iovec
 }
 
-// A doorbell is the eventfd that the guest rings.
+// take empties an eventfd without ever waiting, whatever its flags. The error is
+// EAGAIN if it is empty.
+func (e *emptier) take(fd uintptr) syscall.Errno {
+	e.into = unix.Iovec{Base: &e.count[0], Len: uint64(len(e.count))}
+	// Offset -1 is the current position: an eventfd has no other.
+	_, _, errno := unix.Syscall6(unix.SYS_PREADV2, fd, uintptr(unsafe.Pointer(&e.into)), 1, ^uintptr(0), ^uintptr(0), unix.RWF_NOWAIT)
+	return errno
+}
+
+// A doorbell is the eventfd that the guest rings. One goroutine waits for it.
 type doorbell struct {
-	file *os.File
-	fd   int // file's
+	file   *os.File
+	fd     int // file's
+	raw    syscall.RawConn
+	look   func(fd uintptr) bool
+	empty  emptier
+	failed syscall.Errno
 }
 
 func newDoorbell() (*doorbell, error) {
@@ -43,21 +50,27 @@ func newDoorbell() (*doorbell, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &doorbell{os.NewFile(uintptr(fd), "doorbell"), fd}, nil
+	d := &doorbell{file: os.NewFile(uintptr(fd), "doorbell"), fd: fd}
+	if d.raw, err = d.file.SyscallConn(); err != nil {
+		d.file.Close()
+		return nil, fmt.Errorf("make a doorbell: %w", err)
+	}
+	d.look = func(fd uintptr) bool {
+		d.failed = d.empty.take(fd)
+		return d.failed != unix.EAGAIN
+	}
+	return d, nil
 }
 
 // wait waits for a ring. The error is os.ErrClosed when the doorbell is closed.
 func (d *doorbell) wait() error {
-	raw, err := d.file.SyscallConn()
-	if err != nil {
+	if err := d.raw.Read(d.look); err != nil {
 		return err
 	}
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		failed = take(fd)
-		return !errors.Is(failed, unix.EAGAIN)
-	})
-	return errors.Join(err, failed)
+	if d.failed != 0 {
+		return d.failed
+	}
+	return nil
 }
 
 // A bell is the eventfd of one of the guest's interrupt vectors.

@@ -160,7 +160,7 @@ func (g *guest) leave(why error) (err error) {
 		}
 		err = errors.Join(err, g.conn.Close(), g.memory.Close())
 		for i := range g.bells {
-			take(uintptr(g.bells[i].fd)) // whoever waits in ring goes on
+			new(emptier).take(uintptr(g.bells[i].fd)) // whoever waits in ring goes on
 		}
 		if g.served.CompareAndSwap(false, true) {
 			g.release()
