@@ -50,7 +50,16 @@ func newDoorbell() (*doorbell, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &doorbell{file: os.NewFile(uintptr(fd), "doorbell"), fd: fd}
+	return doorbellOf(fd)
+}
+
+// doorbellOf returns the doorbell that is an eventfd.
+func doorbellOf(fd int) (d *doorbell, err error) {
+	// QEMU may have made it blocking, and then nobody could be woken by Close.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("make a doorbell: %w", err)
+	}
+	d = &doorbell{file: os.NewFile(uintptr(fd), "doorbell"), fd: fd}
 	if d.raw, err = d.file.SyscallConn(); err != nil {
 		d.file.Close()
 		return nil, fmt.Errorf("make a doorbell: %w", err)

@@ -16,7 +16,8 @@ import (
 
 // guest is a kernel in QEMU as its host sees it.
 type guest struct {
-	conn   *net.UnixConn
+	end    ender
+	note   string // path of the note about it, removed when QEMU is gone; or empty
 	memory *hv.Memory
 	synic  *hv.HostSynIC
 	window *window
@@ -34,13 +35,37 @@ type guest struct {
 	done   chan struct{}
 }
 
-// newGuest returns a guest whose SynIC has no pages yet.
-func newGuest(conn *net.UnixConn, memory *hv.Memory, vps int, ramBytes int64) (*guest, error) {
+// An ender tells the end of QEMU.
+type ender interface {
+	await() error // returns when QEMU is gone, or why to be rid of it, or after Close
+	Close() error
+}
+
+// A socketEnd is the end of the QEMU that has connected.
+type socketEnd struct{ *net.UnixConn }
+
+// await returns an error if QEMU says something: only the server speaks.
+func (s socketEnd) await() error {
+	var b [1]byte
+	if n, _ := s.Read(b[:]); n > 0 {
+		return fmt.Errorf("%w: QEMU has sent data", ErrProtocol)
+	}
+	return nil
+}
+
+// bareGuest returns a guest without window, doorbell and bells.
+func bareGuest(memory *hv.Memory, vps int, end ender) *guest {
 	g := &guest{
-		conn: conn, memory: memory, msrs: newMSRs(vps),
+		end: end, memory: memory, msrs: newMSRs(vps),
 		rung: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	g.synic = hv.NewHostSynIC(vps, g.interrupt)
+	return g
+}
+
+// newGuest returns a guest whose SynIC has no pages yet.
+func newGuest(conn *net.UnixConn, memory *hv.Memory, vps int, ramBytes int64) (*guest, error) {
+	g := bareGuest(memory, vps, socketEnd{conn})
 	if err := g.make(vps, ramBytes); err != nil {
 		g.Close()
 		return nil, err
@@ -137,13 +162,17 @@ func (g *guest) listen(h hv.Handler) error {
 	}
 }
 
-// awaitEnd returns when QEMU is gone, or has broken the protocol.
+// awaitEnd returns when QEMU is gone, has broken the protocol, or the guest was closed.
 func (g *guest) awaitEnd() error {
-	var b [1]byte
-	if n, _ := g.conn.Read(b[:]); n > 0 {
-		return fmt.Errorf("%w: QEMU has sent data", ErrProtocol)
+	err := g.end.await()
+	select {
+	case <-g.done: // we go, QEMU stays for the next host
+	default:
+		if g.note != "" {
+			os.Remove(g.note)
+		}
 	}
-	return nil
+	return err
 }
 
 // Close detaches the guest.
@@ -158,7 +187,7 @@ func (g *guest) leave(why error) (err error) {
 		if g.door != nil {
 			err = g.door.file.Close()
 		}
-		err = errors.Join(err, g.conn.Close(), g.memory.Close())
+		err = errors.Join(err, g.end.Close(), g.memory.Close())
 		for i := range g.bells {
 			new(emptier).take(uintptr(g.bells[i].fd)) // whoever waits in ring goes on
 		}

@@ -41,7 +41,8 @@ type Listener struct {
 }
 
 // Listen makes the socket at path and takes QEMU's ivshmem-doorbell device on it. A
-// stale socket there is replaced; the error is ErrInUse if a live host has it.
+// stale socket there is replaced; the error is ErrInUse if a live host has it. A QEMU
+// that a host before has left on this socket is the first guest.
 func Listen(path string, cfg Config) (*Listener, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("listen for QEMU on %s: %w", path, err)
@@ -54,6 +55,31 @@ func Listen(path string, cfg Config) (*Listener, error) {
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.wg.Go(l.run)
 	return l, nil
+}
+
+// runFirst takes over the guest of the host before, if it left one.
+func (l *Listener) runFirst() (last *guest, ok bool) {
+	g, err := l.adopt()
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, true
+	case err != nil:
+		os.Remove(notePath(l.path))
+		l.warn("the guest of the host before is lost", err)
+		return nil, true
+	}
+	return g, l.hand(g)
+}
+
+// hand gives a guest to Accept. It returns false if there is nobody any more.
+func (l *Listener) hand(g *guest) bool {
+	select {
+	case l.guests <- g:
+		return true
+	case <-l.ctx.Done():
+		g.Close()
+		return false
+	}
 }
 
 // Accept waits for the next guest. The caller serves and closes it. Errors are those
@@ -84,8 +110,8 @@ func (l *Listener) Close() error {
 }
 
 func (l *Listener) run() {
-	var last *guest
-	for {
+	last, ok := l.runFirst()
+	for ok {
 		conn, err := l.socket.AcceptUnix()
 		if err != nil {
 			if !l.pause(err) {
@@ -102,12 +128,7 @@ func (l *Listener) run() {
 			continue
 		}
 		last = g
-		select {
-		case l.guests <- g:
-		case <-l.ctx.Done():
-			g.Close()
-			return
-		}
+		ok = l.hand(g)
 	}
 }
 
@@ -150,9 +171,14 @@ func (l *Listener) attach(conn *net.UnixConn, last *guest) (*guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := g.introduce(); err != nil {
+	if err := g.introduce(conn); err != nil {
 		g.Close()
 		return nil, err
+	}
+	if err := writeNote(notePath(l.path), g, conn); err != nil {
+		l.warn("the guest can't be taken over by another host", err)
+	} else {
+		g.note = notePath(l.path)
 	}
 	return g, nil
 }
@@ -218,8 +244,8 @@ func (l *Listener) openRAM() (*hv.Memory, int64, error) {
 // introduce tells QEMU what a server tells a new peer: the protocol's version, its
 // number, the shared memory, and the eventfds of all peers in the order of their
 // vectors.
-func (g *guest) introduce() error {
-	g.conn.SetWriteDeadline(time.Now().Add(attachTime))
+func (g *guest) introduce(conn *net.UnixConn) error {
+	conn.SetWriteDeadline(time.Now().Add(attachTime))
 	say := func(value int64, fd int) error {
 		var b [8]byte
 		binary.LittleEndian.PutUint64(b[:], uint64(value))
@@ -227,7 +253,7 @@ func (g *guest) introduce() error {
 		if fd >= 0 {
 			oob = unix.UnixRights(fd)
 		}
-		_, _, err := g.conn.WriteMsgUnix(b[:], oob, nil)
+		_, _, err := conn.WriteMsgUnix(b[:], oob, nil)
 		if err != nil {
 			return fmt.Errorf("introduce the host to QEMU: %w", err)
 		}

@@ -26,6 +26,8 @@ const (
 	offRAMBytes  = 0x018 // u64
 	offFeatures  = 0x030 // u32 × 4: CPUID 0x40000003 EAX, EBX, EDX, 0x40000004 EAX
 
+	offHostLife = 0x040 // u32: changes when another host takes the guest over
+
 	offExits   = 0x1000 // of VP 0; one each
 	exitSize   = 64
 	offSignals = 0x8000 // u64[256], which begins a page
@@ -44,6 +46,9 @@ const (
 	privileges   = postMessages | signalEvents
 )
 
+// windowName is what the kernel calls the window's file.
+const windowName = "hvnet ivshmem window"
+
 // windowGPA is where the window lies in a memory of its own. Any address does.
 const windowGPA = 0x10000
 
@@ -52,11 +57,12 @@ type window struct {
 	*hv.Mapping
 	memory *hv.Memory
 	fd     int // for QEMU; -1 once it has it
+	inode  uint64
 }
 
 // newWindow returns a window that is ready for a guest of vps processors.
 func newWindow(vps int, ramBytes int64) (*window, error) {
-	fd, err := unix.MemfdCreate("ivshmem window", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := unix.MemfdCreate(windowName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("make the window: memfd_create: %w", err)
 	}
@@ -78,13 +84,23 @@ func newWindow(vps int, ramBytes int64) (*window, error) {
 }
 
 // make gives the window its size, for good, and maps it.
-func (w *window) make() (err error) {
+func (w *window) make() error {
 	if err := unix.Ftruncate(w.fd, windowSize); err != nil {
 		return fmt.Errorf("ftruncate: %w", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(w.fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
 		return fmt.Errorf("seal: %w", err)
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(w.fd, &st); err != nil {
+		return fmt.Errorf("fstat: %w", err)
+	}
+	w.inode = st.Ino
+	return w.attach()
+}
+
+// attach maps the window.
+func (w *window) attach() (err error) {
 	if err := w.memory.Add(windowGPA, w.fd, 0, windowSize); err != nil {
 		return err
 	}
