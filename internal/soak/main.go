@@ -135,7 +135,7 @@ func (w *world) run(ctx, all context.Context, end time.Time, say func(string, ..
 			return nil, nil, err
 		}
 		samples, stations = append(samples, u), append(stations, p)
-		say("%s; %v; guests: %d files, %d mappings, resident %.1f MiB", w.summary(c), u, p.files, p.shared, mib(p.resident))
+		say("%s; %v; guests: %d files, %d mappings, private %.1f MiB", w.summary(c), u, p.files, p.shared, mib(p.private))
 	}
 	return samples, stations, nil
 }
