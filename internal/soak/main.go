@@ -1,7 +1,8 @@
 // Command soak runs a host with guests of three kinds, in its own process, attached
 // by the socket and in processes of their own, under traffic that is checked end to
-// end, while things happen to them at random: channels change, guests leave, die
-// and return, lines are good and bad. At the end the accounts have to balance.
+// end, while things happen to them at random: settings change, guests leave, die and
+// return, NICs are taken away and sleep, hosts are replaced, lines are good and bad. At
+// the end the accounts have to balance.
 //
 //	go run ./internal/soak -time 30m -seed 7
 //
