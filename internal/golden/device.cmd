@@ -1,8 +1,6 @@
 # What is asked of eth0, in this order, beginning with a driver that has just been
-# loaded: later answers depend on earlier settings. Each part ends with the settings
-# that it began with, but for the table of queues, which stays even over reloads of
-# settings once it is set, and so comes last. A line that begins with "nobody" is run
-# without rights.
+# loaded: later answers depend on earlier settings. Words are separated by blanks, and
+# quoted as in Go. A line that begins with "nobody" is run without rights.
 
 # Settings of the link
 ip link set eth0 up
@@ -81,6 +79,72 @@ ethtool --json -S eth0
 ethtool -I -a eth0
 nobody ethtool -S eth0
 
+# Table of queues and key
+ethtool -x eth0
+ethtool -x nosuch
+ethtool -x eth0 context 1
+ethtool -x eth0 x
+ethtool --json -x eth0
+nobody ethtool -x eth0
+ethtool -X eth0
+ethtool -X eth0 equal 3
+ethtool -L eth0 combined 2
+ethtool -x eth0
+ethtool -L eth0 combined 3
+ethtool -l eth0
+ethtool -x eth0
+ethtool -X eth0 default
+ethtool -L eth0 combined 2
+ethtool -x eth0
+ethtool -X eth0 equal 3
+ethtool -L eth0 combined 4
+ethtool -X eth0 weight 1 1 1
+ethtool -x eth0
+ethtool -X eth0 weight 6 2 0 1
+ethtool -x eth0
+ethtool -X eth0 weight 1 1 1 1 1
+ethtool -X eth0 weight 0 0
+ethtool -X eth0 weight 100 100
+ethtool -X eth0 weight x
+ethtool -X eth0 weight
+ethtool -X eth0 equal 2 start 2
+ethtool -x eth0
+ethtool -X eth0 equal 2 start 3
+ethtool -X eth0 equal 5
+ethtool -X eth0 equal 0
+ethtool -X eth0 equal -1
+ethtool -X eth0 start 1
+ethtool -X eth0 equal 2 weight 1 1
+ethtool -X eth0 equal 2 default
+ethtool -X eth0 weight 1 default
+ethtool -X eth0 default start 1
+ethtool -X eth0 delete
+ethtool -X eth0 context new
+ethtool -X eth0 context 1 delete
+ethtool -X eth0 hkey 00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f:20:21:22:23:24:25:26:27
+ethtool -x eth0
+ethtool -X eth0 hkey 6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa equal 4
+ethtool -x eth0
+ethtool -X eth0 hkey 00:01
+ethtool -X eth0 hkey 00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f:20:21:22:23:24:25:26:27:28
+ethtool -X eth0 hkey zz
+ethtool -X eth0 hfunc toeplitz
+ethtool -X eth0 hfunc xor
+ethtool -X eth0 hfunc foo
+ethtool -X eth0 nosuch
+ethtool -X nosuch equal 2
+nobody ethtool -X eth0 equal 2
+ethtool -X eth0 default
+ethtool -x eth0
+ethtool -L eth0 combined 1
+ethtool -x eth0
+ethtool -X eth0 equal 1
+ethtool -L eth0 combined 4
+ethtool -x eth0
+ethtool -X eth0 hkey 6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa
+ethtool -X eth0 default
+ethtool -x eth0
+
 # Channels
 ethtool -l eth0
 ethtool --show-channels eth0
@@ -101,6 +165,7 @@ ethtool -L eth0 combined 1
 ethtool -S eth0
 ethtool -L eth0 combined 3
 ethtool -l eth0
+ethtool -x eth0
 ethtool -d eth0
 ethtool -L eth0 combined 0
 ethtool -L eth0 combined 5
@@ -341,68 +406,3 @@ ethtool --get-phy-tunable eth0 downshift
 ethtool --show-tunnels eth0
 ethtool --show-module eth0
 ethtool --cable-test eth0
-
-# Table of queues and key
-ethtool -x eth0
-ethtool -x nosuch
-ethtool -x eth0 context 1
-ethtool -x eth0 x
-ethtool --json -x eth0
-nobody ethtool -x eth0
-ethtool -X eth0
-ethtool -X eth0 equal 3
-ethtool -x eth0
-ethtool -l eth0
-ethtool -L eth0 combined 2
-ethtool -L eth0 combined 3
-ethtool -x eth0
-ethtool -X eth0 default
-ethtool -L eth0 combined 2
-ethtool -x eth0
-ethtool -X eth0 equal 3
-ethtool -L eth0 combined 4
-ethtool -X eth0 weight 1 1 1
-ethtool -x eth0
-ethtool -X eth0 weight 6 2 0 1
-ethtool -x eth0
-ethtool -X eth0 weight 1 1 1 1 1
-ethtool -X eth0 weight 0 0
-ethtool -X eth0 weight 100 100
-ethtool -X eth0 weight x
-ethtool -X eth0 weight
-ethtool -X eth0 equal 2 start 2
-ethtool -x eth0
-ethtool -X eth0 equal 2 start 3
-ethtool -X eth0 equal 5
-ethtool -X eth0 equal 0
-ethtool -X eth0 equal -1
-ethtool -X eth0 start 1
-ethtool -X eth0 equal 2 weight 1 1
-ethtool -X eth0 equal 2 default
-ethtool -X eth0 weight 1 default
-ethtool -X eth0 default start 1
-ethtool -X eth0 delete
-ethtool -X eth0 context new
-ethtool -X eth0 context 1 delete
-ethtool -X eth0 hkey 00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f:20:21:22:23:24:25:26:27
-ethtool -x eth0
-ethtool -X eth0 hkey 6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa equal 4
-ethtool -x eth0
-ethtool -X eth0 hkey 00:01
-ethtool -X eth0 hkey 00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f:20:21:22:23:24:25:26:27:28
-ethtool -X eth0 hkey zz
-ethtool -X eth0 hfunc toeplitz
-ethtool -X eth0 hfunc xor
-ethtool -X eth0 hfunc foo
-ethtool -X eth0 nosuch
-ethtool -X nosuch equal 2
-nobody ethtool -X eth0 equal 2
-ethtool -X eth0 default
-ethtool -x eth0
-ethtool -L eth0 combined 1
-ethtool -x eth0
-ethtool -X eth0 equal 1
-ethtool -L eth0 combined 4
-ethtool -x eth0
-ethtool -X eth0 default
-ethtool -x eth0

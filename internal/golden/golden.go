@@ -13,8 +13,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-
-	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // A Path is one of the two ways on which ethtool speaks with the kernel.
@@ -132,41 +130,56 @@ func (t Text) String() string {
 
 // Format returns a session as it is kept.
 func (s Session) Format() []byte {
-	a := txtar.Archive{Comment: []byte(s.Head)}
+	b := []byte(s.Head)
 	for _, t := range s.Texts {
-		a.Files = append(a.Files, txtar.File{Name: t.Command, Data: []byte(t.String())})
+		b = fmt.Appendf(b, "-- %s --\n%v", t.Command, t)
 	}
-	return txtar.Format(&a)
+	return b
 }
 
 // Parse reads what Format writes.
 func Parse(data []byte) (Session, error) {
-	a := txtar.Parse(data)
-	s := Session{Head: string(a.Comment)}
-	for _, f := range a.Files {
-		t := Text{Command: f.Name, Status: -1}
-		for l := range strings.Lines(string(f.Data)) {
-			mark, rest := l[:min(2, len(l))], l[min(2, len(l)):]
-			if cut, ok := strings.CutSuffix(rest, "\\\n"); ok {
-				rest = cut
-			}
-			switch n, err := strconv.Atoi(strings.TrimSpace(rest)); {
-			case mark == "| ":
-				t.Stdout += rest
-			case mark == "! ":
-				t.Stderr += rest
-			case mark == "= " && err == nil:
-				t.Status = n
-			default:
-				return s, fmt.Errorf("%s: the line %q is none of an answer", f.Name, l)
+	var s Session
+	for l := range strings.Lines(string(data)) {
+		name, isName := strings.CutPrefix(l, "-- ")
+		name, ends := strings.CutSuffix(name, " --\n")
+		switch {
+		case isName && ends:
+			s.Texts = append(s.Texts, Text{Command: name, Status: -1})
+		case len(s.Texts) == 0:
+			s.Head += l
+		default:
+			t := &s.Texts[len(s.Texts)-1]
+			if err := t.add(l); err != nil {
+				return s, fmt.Errorf("%s: %w", t.Command, err)
 			}
 		}
+	}
+	for _, t := range s.Texts {
 		if t.Status < 0 {
-			return s, fmt.Errorf("%s: there is no exit status", f.Name)
+			return s, fmt.Errorf("%s: there is no exit status", t.Command)
 		}
-		s.Texts = append(s.Texts, t)
 	}
 	return s, nil
+}
+
+// add takes a line of what String returns.
+func (t *Text) add(line string) error {
+	mark, rest := line[:min(2, len(line))], line[min(2, len(line)):]
+	if cut, ok := strings.CutSuffix(rest, "\\\n"); ok {
+		rest = cut
+	}
+	switch status, err := strconv.Atoi(strings.TrimSpace(rest)); {
+	case mark == "| ":
+		t.Stdout += rest
+	case mark == "! ":
+		t.Stderr += rest
+	case mark == "= " && err == nil:
+		t.Status = status
+	default:
+		return fmt.Errorf("the line %q is none of an answer", line)
+	}
+	return nil
 }
 
 // counter is a line of ethtool -S.

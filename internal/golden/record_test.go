@@ -9,6 +9,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"hvnet/internal/linuxguest"
 	"hvnet/netvsp/profile"
 )
 
@@ -23,6 +24,9 @@ const root = "../.."
 // TestLinux has Linux in QEMU say everything anew, on one profile, and compares it with
 // what is kept. With -update it keeps what is said, on all.
 func TestLinux(t *testing.T) {
+	if !*update {
+		linuxguest.Need(t, "6.1")
+	}
 	profiles := []string{cmp.Or(*only, profile.Default)}
 	if *update && *only == "" {
 		profiles = profile.Names()
@@ -33,10 +37,10 @@ func TestLinux(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.Complaints != "" {
-			t.Logf("%s: the kernel says:\n%s", name, r.Complaints)
+			t.Errorf("%s: the kernel complains:\n%s", name, r.Complaints)
 		}
 		for file, s := range map[string]Session{
-			"usage":                        r.Usage,
+			"usage":                      r.Usage,
 			name + "." + string(Ioctl):   r.Device[Ioctl],
 			name + "." + string(Netlink): r.Device[Netlink],
 		} {

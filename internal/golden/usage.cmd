@@ -1,5 +1,4 @@
-# Command lines whose answer depends on no device, one a line. Empty words and such
-# are quoted as in Go.
+# Command lines whose answer depends on no device.
 ethtool
 ethtool -h
 ethtool --help

@@ -29,6 +29,9 @@ const fresh = `. /etc/lgv.sh
 if [ -d /sys/module/hv_netvsc ]; then rmmod hv_netvsc || exit; fi
 lgv_netvsc && lgv_wait 10 '[ "$(ls -d /sys/class/net/eth0/queues/rx-*)" ]'`
 
+// complaints are the kernel's warnings and worse about the NIC, or about itself.
+const complaints = `dmesg -r | grep -E '^<[0-4]>.*(hv_|vmbus|eth0|WARNING|BUG|Oops|hung|blocked)' | grep -v '^<[0-4]>.* lgv_shim: '; true`
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "golden texts:", err)
@@ -54,11 +57,11 @@ func run() error {
 			return fmt.Errorf("by %s: %w", path, err)
 		}
 	}
-	complaints, err := exec.Command("/bin/sh", "-c", "dmesg -r | grep '^<[0-4]>'; true").Output()
+	said, err := exec.Command("/bin/sh", "-c", complaints).Output()
 	if err != nil {
 		return fmt.Errorf("read the kernel's messages: %w", err)
 	}
-	return report(golden.Report{Complaints: string(complaints)})
+	return report(golden.Report{Complaints: string(said)})
 }
 
 // session runs commands and reports their answers.
