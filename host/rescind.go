@@ -18,6 +18,7 @@ func (h *Host) Rescind(name string) error {
 			return errors.New("the NIC is taken away already")
 		}
 		p.offered.Rescind()
+		p.dev.Unplug()
 		p.offered = nil
 		return nil
 	})

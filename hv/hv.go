@@ -187,7 +187,9 @@ type Status uint16
 // The statuses that VMBus meets.
 const (
 	StatusSuccess             Status = 0
+	StatusInvalidCode         Status = 2
 	StatusInvalidInput        Status = 3
+	StatusInvalidAlignment    Status = 4
 	StatusInvalidParameter    Status = 5
 	StatusAccessDenied        Status = 6
 	StatusOperationDenied     Status = 8
@@ -200,7 +202,9 @@ const (
 
 var statusText = map[Status]string{
 	StatusSuccess:             "success",
+	StatusInvalidCode:         "invalid hypercall code",
 	StatusInvalidInput:        "invalid hypercall input",
+	StatusInvalidAlignment:    "invalid alignment",
 	StatusInvalidParameter:    "invalid parameter",
 	StatusAccessDenied:        "access denied",
 	StatusOperationDenied:     "operation denied",

@@ -175,7 +175,7 @@ func TestImpossibleSize(t *testing.T) {
 type deaf struct{}
 
 func (deaf) Messages(uint32, []Message) Status { return StatusSuccess }
-func (deaf) Signal(uint32)                   {}
+func (deaf) Signal(uint32)                     {}
 
 // TestMessageStress posts from several goroutines while the guest takes: none is
 // lost, none comes twice, none waits for ever, each poster's are in order.

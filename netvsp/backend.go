@@ -72,7 +72,7 @@ func (b *backend) Revoke(gpadl uint32) {
 // Removed ends everything: the guest is gone.
 func (b *backend) Removed() {
 	b.end()
-	b.d.leave()
+	b.d.Unplug()
 }
 
 // end ends the session. Nothing touches its rings or buffers any more when it

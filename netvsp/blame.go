@@ -41,13 +41,9 @@ func broken(err error) error {
 	return err
 }
 
-// leaving reports whether the host takes the channel away: what is on it still is
-// no fault.
-func (q *queue) leaving() bool { return q.ending.Load() || q.s.closing.Load() }
-
 // bad counts a rule that the guest broke, and tells of it.
 func (q *queue) bad(err error) {
-	if q.leaving() {
+	if q.closing.Load() {
 		return
 	}
 	q.count.faults.Add(1)

@@ -111,7 +111,7 @@ func (q *queue) write(frames []nic.Frame) {
 		if r == nil {
 			reason = DropNoBuffer
 		}
-		if q.s.closing.Load() {
+		if q.closing.Load() {
 			reason = DropClosing
 		}
 		count.rxDropped[reason].Add(uint64(len(frames)))

@@ -118,8 +118,10 @@ func (d *Device) open() (Port, error) {
 	return port, nil
 }
 
-// leave takes the device off its port.
-func (d *Device) leave() {
+// Unplug takes the device off its port until a guest opens it anew: nothing that the
+// guest sends goes anywhere, but it is still answered. A host does it with a NIC that
+// it has rescinded and that the guest has not let go of.
+func (d *Device) Unplug() {
 	d.mu.Lock()
 	port := d.port
 	d.port = nil

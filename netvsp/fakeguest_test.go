@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 var (
 	guestMAC = nic.MAC{0x00, 0x15, 0x5d, 0x01, 0x02, 0x03}

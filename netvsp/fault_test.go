@@ -132,7 +132,7 @@ func TestClosing(t *testing.T) {
 			defer close(closed)
 			g.backend.Close(g.host)
 		}()
-		for !s.closing.Load() || s.open.Load() {
+		for !s.primary().closing.Load() || s.open.Load() {
 			runtime.Gosched()
 		}
 	}

@@ -44,7 +44,7 @@ type queue struct {
 
 	quit, exited chan struct{}
 	once         sync.Once
-	ending       atomic.Bool // the host takes the sub-channel away
+	closing      atomic.Bool // the channel is being taken away or closed: what is on it now is nobody's fault
 
 	// The goroutine's own. work is held while frames of a batch are on their way,
 	// that is, while the send buffer is looked at.
@@ -279,7 +279,7 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
-	if q.leaving() {
+	if q.closing.Load() {
 		unknown = 0
 	}
 	q.count.faults.Add(uint64(unknown)) // before the guest can see an answer

@@ -141,7 +141,7 @@ func (q *queue) frames() error {
 		switch {
 		case open:
 			q.check()
-		case q.s.closing.Load():
+		case q.closing.Load():
 			q.count.txDropped[DropClosing].Add(1)
 			q.batch.drop()
 		default:

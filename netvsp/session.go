@@ -36,11 +36,10 @@ type session struct {
 	faulted sync.Once
 
 	// What the data path looks at, once per batch.
-	filter  atomic.Uint32 // packet filter; 0: nothing is indicated
-	open    atomic.Bool   // RNDIS is initialized: the guest may send
-	closing atomic.Bool   // and nothing goes any more, which is nobody's fault
-	mac     atomic.Pointer[nic.MAC]
-	steer   atomic.Pointer[steering]
+	filter atomic.Uint32 // packet filter; 0: nothing is indicated
+	open   atomic.Bool   // RNDIS is initialized: the guest may send
+	mac    atomic.Pointer[nic.MAC]
+	steer  atomic.Pointer[steering]
 
 	stagings sync.Pool // of *staging
 }
@@ -88,7 +87,11 @@ func (s *session) close() {
 	s.mu.Lock()
 	queues := slices.Clone(s.queues)
 	s.mu.Unlock()
-	s.closing.Store(true)
+	for _, q := range queues {
+		if q != nil {
+			q.closing.Store(true)
+		}
+	}
 	s.filter.Store(0)
 	s.open.Store(false)
 	for _, q := range slices.Backward(queues) {
@@ -186,7 +189,7 @@ func (s *session) dropChannel(c *channel.Channel) {
 		return
 	}
 	q := s.queues[c.Index]
-	q.ending.Store(true)
+	q.closing.Store(true)
 	s.queues[c.Index] = nil
 	s.steering()
 	s.mu.Unlock()

@@ -25,22 +25,23 @@ func PutPacket(b []byte, frameLen int, info *Info) int {
 	if info != nil && info.Has != 0 {
 		n += info.put(b[PacketHeaderSize:])
 	}
-	putPacketHeader(b, n, frameLen, n-PacketHeaderSize)
+	putPacketHeader(b, n, frameLen, packetBody, n-PacketHeaderSize)
 	return n
 }
 
-// PutPacketAt is PutPacket with the frame at b[dataOffset], behind a gap that is
-// left as it is. Hosts use it to have every frame at the same place of a section.
-// dataOffset is at least MaxPacketHeader.
+// PutPacketAt is PutPacket for a host: with the frame at b[dataOffset], behind a gap
+// that is left as it is, so that every frame is at the same place of its section.
+// dataOffset is at least MaxPacketHeader. Without PPIs their offset is 0, as Linux
+// wants it: any other makes it look for some (rndis_get_ppi).
 func PutPacketAt(b []byte, dataOffset, frameLen int, info *Info) {
-	ppi := 0
+	at, ppi := 0, 0
 	if info != nil && info.Has != 0 {
-		ppi = info.put(b[PacketHeaderSize:])
+		at, ppi = packetBody, info.put(b[PacketHeaderSize:])
 	}
-	putPacketHeader(b, dataOffset, frameLen, ppi)
+	putPacketHeader(b, dataOffset, frameLen, at, ppi)
 }
 
-func putPacketHeader(b []byte, dataOffset, frameLen, ppi int) {
+func putPacketHeader(b []byte, dataOffset, frameLen, ppiOffset, ppi int) {
 	b = b[:PacketHeaderSize]
 	le.PutUint32(b[0:], uint32(TypePacket))
 	le.PutUint32(b[4:], uint32(dataOffset+frameLen))
@@ -48,7 +49,7 @@ func putPacketHeader(b []byte, dataOffset, frameLen, ppi int) {
 	le.PutUint32(b[12:], uint32(frameLen))
 	le.PutUint64(b[16:], 0) // out-of-band data: offset, length
 	le.PutUint32(b[24:], 0) // and count
-	le.PutUint32(b[28:], packetBody)
+	le.PutUint32(b[28:], uint32(ppiOffset))
 	le.PutUint32(b[32:], uint32(ppi))
 	le.PutUint64(b[36:], 0) // VC handle, reserved
 }

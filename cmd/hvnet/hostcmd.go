@@ -28,6 +28,7 @@ type hostServeCmd struct {
 	Listen string `required:"" placeholder:"PATH" help:"Socket to make, on which guests attach."`
 	hostFlags
 	impairFlags
+	ivshmemFlags
 	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
 	watchFlags
 	logFlags
@@ -44,6 +45,10 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	plan, err := c.plan(log)
+	if err != nil {
+		return err
+	}
+	vms, err := c.vms(log)
 	if err != nil {
 		return err
 	}
@@ -77,6 +82,11 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer ctl.Close()
+	closeVMs, err := listenVMs(ctx, h, vms)
+	if err != nil {
+		return err
+	}
+	defer closeVMs()
 	fmt.Fprintf(s.out, "listening on %s\n", c.Listen)
 	return h.Accept(ctx, l)
 }

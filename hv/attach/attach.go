@@ -24,6 +24,7 @@ import (
 	"unicode/utf8"
 
 	"hvnet/hv"
+	"hvnet/hv/internal/socket"
 )
 
 // Version is the version of the attach protocol that this package speaks.
@@ -34,7 +35,7 @@ const Version = 1
 const helloTimeout = 5 * time.Second
 
 // ErrInUse is returned by [Listen] if a live host listens on the path.
-var ErrInUse = errors.New("in use by a running host")
+var ErrInUse = socket.ErrInUse
 
 // ErrNoHost is returned by [Dial] if there is a socket on which nobody listens: what
 // a host leaves that was killed.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hvnet/hv"
+	"hvnet/hv/internal/socket"
 )
 
 // Dial attaches to the host that listens on path. It tries once: the error is
@@ -29,7 +30,7 @@ func dial(ctx context.Context, path string, h Hello) (*partition, error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	name, done, err := shorten(path)
+	name, done, err := socket.Shorten(path)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func dial(ctx context.Context, path string, h Hello) (*partition, error) {
 
 // attach says hello and takes what the host answers.
 func (p *partition) attach(ctx context.Context, h Hello) error {
-	if err := checkPeer(p.conn); err != nil {
+	if err := socket.CheckPeer(p.conn); err != nil {
 		return fmt.Errorf("memory is given to no host of another user: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, helloTimeout, fmt.Errorf("no answer within %v: %w", helloTimeout, os.ErrDeadlineExceeded))

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"hvnet/hv"
+	"hvnet/hv/internal/socket"
 )
 
 // maxHandshakes bounds the guests that are about to attach at the same time. Others
@@ -26,8 +26,7 @@ const hurryTime = 250 * time.Millisecond
 // A Listener is a host that takes guests.
 type Listener struct {
 	path   string
-	inode  os.FileInfo
-	socket *net.UnixListener
+	socket *socket.Listener
 	config ListenConfig
 
 	guests chan *guest
@@ -43,17 +42,12 @@ type Listener struct {
 // Listen makes the socket at path and takes guests on it. A stale socket there is
 // replaced; the error is ErrInUse if a live host has it.
 func Listen(path string, cfg ListenConfig) (*Listener, error) {
-	socket, err := bind(path)
+	s, err := socket.Listen(path, socket.SeqPacket)
 	if err != nil {
-		return nil, fmt.Errorf("listen for guests on %s: %w", path, err)
-	}
-	inode, err := os.Lstat(path)
-	if err != nil {
-		socket.Close()
 		return nil, fmt.Errorf("listen for guests on %s: %w", path, err)
 	}
 	l := &Listener{
-		path: path, inode: inode, socket: socket, config: cfg,
+		path: path, socket: s, config: cfg,
 		guests: make(chan *guest),
 		slots:  make(chan struct{}, maxHandshakes),
 		silent: make(map[*net.UnixConn]struct{}),
@@ -84,11 +78,7 @@ func (l *Listener) Close() error {
 	l.cancel()
 	err := l.socket.Close()
 	l.wg.Wait()
-	// Another host may have put its own in place.
-	if now, e := os.Lstat(l.path); e == nil && os.SameFile(now, l.inode) {
-		err = errors.Join(err, os.Remove(l.path))
-	}
-	if err != nil && !errors.Is(err, net.ErrClosed) {
+	if err != nil {
 		return fmt.Errorf("stop to listen on %s: %w", l.path, err)
 	}
 	return nil
@@ -194,7 +184,7 @@ func (l *Listener) welcome(conn *net.UnixConn) {
 
 // handshake reads the hello of a guest and answers it.
 func (l *Listener) handshake(conn *net.UnixConn) (*guest, error) {
-	if err := checkPeer(conn); err != nil {
+	if err := socket.CheckPeer(conn); err != nil {
 		return nil, errors.Join(err, refuse(conn, 0, hv.StatusAccessDenied, err))
 	}
 	l.expect(conn)

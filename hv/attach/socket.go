@@ -80,26 +80,6 @@ func (x *received) close() {
 	x.fds = nil
 }
 
-// checkPeer lets only root and our own user pass.
-func checkPeer(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	var got error
-	err = raw.Control(func(fd uintptr) {
-		cred, got = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(err, got); err != nil {
-		return fmt.Errorf("ask who the peer is: %w", err)
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("user %d is neither root nor our own", cred.Uid)
-	}
-	return nil
-}
-
 // A ringer is the end of a doorbell that is rung: a connected datagram socket. It
 // is no os.File, for which ringing would cost an allocation; the SynIC's locks see
 // to it that nobody rings a bell that is closed.

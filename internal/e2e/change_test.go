@@ -101,6 +101,8 @@ func TestReconfigureUnderFlood(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range 60 {
+		ctx, cancel := context.WithTimeout(t.Context(), devicePatience)
+		defer cancel()
 		g := []*deviceGuest{a, b}[r.IntN(2)]
 		var what string
 		var err error
@@ -125,6 +127,8 @@ func TestReconfigureUnderFlood(t *testing.T) {
 		}
 	}
 	sentA, sentB := stop()
+	ctx, cancel = context.WithTimeout(t.Context(), devicePatience)
+	defer cancel()
 	for _, g := range []*deviceGuest{a, b} { // what is under way arrives before Down returns
 		if err := g.nic.Down(ctx); err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 	"hvnet/vswitch"
 )
 
-const devicePatience = 20 * time.Second
+const devicePatience = time.Minute
 
 // A deviceSink keeps copies of frames.
 type deviceSink struct {
@@ -82,6 +82,7 @@ type deviceGuest struct {
 // newDeviceGuest attaches a guest with a NIC to a port of the switch.
 func newDeviceGuest(t *testing.T, ctx context.Context, sw *vswitch.Switch, prof profile.Profile, n byte, cfg netvsc.Config) *deviceGuest {
 	t.Helper()
+	cfg.Timeout = devicePatience
 	part, hg, err := hv.Pipe(4)
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func (p *driverPort) WriteFrames(frames []nic.Frame) {
 
 func (p *driverPort) wait(t testing.TB, what string, n int) [][]byte {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(devicePatience)
 	defer deadline.Stop()
 	for {
 		p.mu.Lock()
@@ -99,7 +99,7 @@ var driverMAC = nic.MAC{0x00, 0x15, 0x5d, 1, 2, 3}
 
 func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *driverRig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
 	t.Cleanup(cancel)
 	p, err := profile.Lookup(release)
 	if err != nil {
@@ -129,7 +129,7 @@ func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *dri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
 		defer cancel()
 		if err := r.nic.Close(ctx); err != nil {
 			t.Errorf("close NIC: %v", err)
@@ -348,7 +348,7 @@ func (s *driverSource) Wake() {
 // TestDriverRescind takes the NIC away under traffic and gives it back, several times.
 func TestDriverRescind(t *testing.T) {
 	r := newDriverRig(t, profile.Default, 2, netvsc.Config{})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
 	t.Cleanup(cancel)
 	if err := r.nic.Up(ctx, newDriverPort()); err != nil {
 		t.Fatal(err)
@@ -444,7 +444,7 @@ func TestDriverLink(t *testing.T) {
 	r.nic.OnLink(func(s nic.LinkState) { states <- s })
 	for _, up := range []bool{true, false, true} {
 		r.device.SetLink(nic.LinkState{Up: up, Mbps: 40000})
-		deadline := time.After(20 * time.Second)
+		deadline := time.After(devicePatience)
 		for s := (nic.LinkState{Up: !up}); s.Up != up; {
 			select {
 			case s = <-states:

@@ -18,7 +18,7 @@ import (
 // told why it can't have it, and the other one's frames go on as before. So do they
 // when a guest with an address of its own sends with the other's.
 func TestTrapTwoGuestsWithOneMAC(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "s")
 	h := host.New(host.Config{})
@@ -79,7 +79,7 @@ func TestTrapTwoGuestsWithOneMAC(t *testing.T) {
 	p.WriteFrames(frames)
 	sameSet(t, "to the owner", sink.wait(t, "to the owner", 10), raw)
 	forged := uint64(0)
-	for deadline := time.Now().Add(20 * time.Second); forged != 10; {
+	for deadline := time.Now().Add(devicePatience); forged != 10; {
 		for _, p := range h.Ports() {
 			if p.Switch.Name == "g3" {
 				forged = p.Drops()["from guest: bad source"]

@@ -34,3 +34,20 @@ func missing(t testing.TB, what string) {
 	}
 	t.Skipf("this test needs %s", what)
 }
+
+// Long skips a test that takes minutes, unless HVNET_LONG=1 asks for such tests. how
+// is the command that does.
+func Long(t testing.TB, how string) {
+	t.Helper()
+	if os.Getenv("HVNET_LONG") != "1" && os.Getenv("HVNET_REQUIRE_TOOLS") != "1" {
+		t.Skipf("this test takes minutes: %s runs it", how)
+	}
+}
+
+// File skips the test if a file is not there. how is the command that makes it.
+func File(t testing.TB, path, how string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		missing(t, path+", which "+how+" makes")
+	}
+}

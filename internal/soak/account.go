@@ -13,7 +13,7 @@ import (
 // A usage is what a process has taken of the machine.
 type usage struct {
 	goroutines, files, shared int // shared: mappings of guest memory
-	heap, resident            int // bytes
+	heap, private             int // bytes; private: resident memory that is not guest memory
 }
 
 // used measures this process.
@@ -42,15 +42,16 @@ func usedBy(pid string) (u usage, err error) {
 		return u, err
 	}
 	u.shared = strings.Count(string(maps), "memfd:")
-	statm, err := os.ReadFile(filepath.Join(dir, "statm"))
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		return u, err
 	}
-	var size int
-	if _, err := fmt.Sscan(string(statm), &size, &u.resident); err != nil {
-		return u, fmt.Errorf("read %s/statm: %w", dir, err)
+	// Not RSS: how much of the guests' memory a process has looked at is chance.
+	_, private, _ := strings.Cut(string(status), "RssAnon:")
+	if _, err := fmt.Sscan(private, &u.private); err != nil {
+		return u, fmt.Errorf("read RssAnon of %s/status: %w", dir, err)
 	}
-	u.resident *= os.Getpagesize()
+	u.private <<= 10
 	return u, nil
 }
 
@@ -60,12 +61,12 @@ func (u *usage) add(v usage) {
 	u.files += v.files
 	u.shared += v.shared
 	u.heap += v.heap
-	u.resident += v.resident
+	u.private += v.private
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d goroutines, %d files, %d mappings, heap %.1f MiB, resident %.1f MiB",
-		u.goroutines, u.files, u.shared, mib(u.heap), mib(u.resident))
+	return fmt.Sprintf("%d goroutines, %d files, %d mappings, heap %.1f MiB, private %.1f MiB",
+		u.goroutines, u.files, u.shared, mib(u.heap), mib(u.private))
 }
 
 func mib(n int) float64 { return float64(n) / (1 << 20) }
@@ -135,7 +136,7 @@ func flat(samples []usage) error {
 		slack int // and so many more
 	}{
 		{"bytes of heap memory", func(u usage) int { return u.heap }, 4, heapSlack},
-		{"bytes of resident memory", func(u usage) int { return u.resident }, 4, heapSlack},
+		{"bytes of private memory", func(u usage) int { return u.private }, 4, heapSlack},
 		{"files", func(u usage) int { return u.files }, 20, 12},
 		{"mappings", func(u usage) int { return u.shared }, 20, 12},
 	} {

@@ -1,7 +1,8 @@
 // Command soak runs a host with guests of three kinds, in its own process, attached
 // by the socket and in processes of their own, under traffic that is checked end to
-// end, while things happen to them at random: channels change, guests leave, die
-// and return, lines are good and bad. At the end the accounts have to balance.
+// end, while things happen to them at random: settings change, guests leave, die and
+// return, NICs are taken away and sleep, hosts are replaced, lines are good and bad. At
+// the end the accounts have to balance.
 //
 //	go run ./internal/soak -time 30m -seed 7
 //
@@ -135,7 +136,7 @@ func (w *world) run(ctx, all context.Context, end time.Time, say func(string, ..
 			return nil, nil, err
 		}
 		samples, stations = append(samples, u), append(stations, p)
-		say("%s; %v; guests: %d files, %d mappings, resident %.1f MiB", w.summary(c), u, p.files, p.shared, mib(p.resident))
+		say("%s; %v; guests: %d files, %d mappings, private %.1f MiB", w.summary(c), u, p.files, p.shared, mib(p.private))
 	}
 	return samples, stations, nil
 }

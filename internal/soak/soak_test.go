@@ -57,10 +57,10 @@ func TestFlat(t *testing.T) {
 		grow    func(i int) usage
 		flat    bool
 	}{
-		{"nothing grows", 40, func(i int) usage { return usage{heap: 20<<20 + i%3<<20, resident: 90 << 20} }, true},
+		{"nothing grows", 40, func(i int) usage { return usage{heap: 20<<20 + i%3<<20, private: 90 << 20} }, true},
 		{"growth at first alone", 40, func(i int) usage { return usage{heap: min(i, 5) << 24} }, true},
 		{"the heap grows", 40, func(i int) usage { return usage{heap: i << 20} }, false},
-		{"the process grows", 40, func(i int) usage { return usage{resident: i << 20} }, false},
+		{"the process grows", 40, func(i int) usage { return usage{private: i << 20} }, false},
 		{"files are left open", 40, func(i int) usage { return usage{files: 50 + i} }, false},
 		{"mappings stay", 40, func(i int) usage { return usage{shared: 90 + 2*i} }, false},
 		{"files come and go", 40, func(i int) usage { return usage{files: 50 + i%9, shared: 90 + i%7} }, true},

@@ -57,7 +57,6 @@ func TestRescindUnderTraffic(t *testing.T) {
 		<-primary.Closed()
 		<-sub.Closed()
 		sender.Wait()
-		<-e.removed
 
 		if _, err := dev.Open(ctx, 0, 0, 64<<10); !errors.Is(err, channel.ErrRescinded) {
 			t.Fatal("open:", err)
@@ -65,12 +64,14 @@ func TestRescindUnderTraffic(t *testing.T) {
 		if _, err := dev.Share(ctx, buffer); !errors.Is(err, channel.ErrRescinded) {
 			t.Fatal("share:", err)
 		}
+		old := e
 		e, offered = w.offer(1) // seen when the old one is released
 		for _, err := range []error{dev.Close(ctx, primary), dev.Unshare(ctx, gpadl), dev.Free(buffer)} {
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
+		<-old.removed
 	}
 	if n := w.server.Dropped(); n != 0 {
 		t.Errorf("the host dropped %d messages", n)

@@ -65,8 +65,12 @@ func (m *machine) rings(ch *chanState, g *gpadl, o vmbus.OpenChannel) (up, down 
 	return g.pfns[:o.DownOffset], g.pfns[o.DownOffset:], nil
 }
 
-// closeChannel is CLOSECHANNEL, which has no answer; one that crosses RESCIND means
-// nothing. With the primary go the sub-channels; the guest asks for new ones when it
+// lets reports whether the guest may let go of a channel that was taken away while it
+// was open.
+func (ch *chanState) lets() bool { return ch.state == open && ch.told }
+
+// closeChannel is CLOSECHANNEL, which has no answer; one that crosses RESCIND of a
+// channel that is not open means nothing. With the primary go the sub-channels; the guest asks for new ones when it
 // opens the device again.
 func (m *machine) closeChannel(c vmbus.CloseChannel) {
 	ch := m.channels[c.Relid]
@@ -74,12 +78,17 @@ func (m *machine) closeChannel(c vmbus.CloseChannel) {
 	case ch == nil:
 		m.drop(vmbus.TypeCloseChannel, rule.RelidOffered.Broken("unknown relid"))
 		return
-	case ch.state == revoked || ch.rescind:
+	case ch.state == revoked || ch.rescind && !ch.lets():
 		return
 	case ch.state != open:
 		m.drop(vmbus.TypeCloseChannel, rule.ChannelState.Broken("the channel is %v", ch.state))
 		return
 	}
+	m.letGo(ch)
+}
+
+// letGo closes an open channel, the primary with all sub-channels.
+func (m *machine) letGo(ch *chanState) {
 	if ch.index == 0 {
 		m.rescindSubs(ch.dev)
 	}

@@ -138,7 +138,8 @@ func (m *machine) gpadlsOf(ch *chanState) []*gpadl {
 
 // gpadlTeardown is GPADL_TEARDOWN. The guest hears TORNDOWN when nothing of the
 // host uses the pages any more. Rings are in use until the channel is closed: for
-// those of an open channel there is no answer, and the guest keeps its memory.
+// those of an open channel there is no answer, and the guest keeps its memory, unless
+// the channel was taken away, which is a way to let go of it.
 func (m *machine) gpadlTeardown(t vmbus.GPADLTeardown) {
 	g := m.gpadls[t.ID]
 	switch {
@@ -150,12 +151,14 @@ func (m *machine) gpadlTeardown(t vmbus.GPADLTeardown) {
 		return
 	}
 	inUse := g.ch.ring == g.id
-	if inUse && (g.ch.state == opening || g.ch.state == open) {
+	if inUse && (g.ch.state == opening || g.ch.state == open && !g.ch.told) {
 		m.drop(vmbus.TypeGPADLTeardown, rule.GPADLInUse.Broken("the GPADL holds the rings of an open channel"))
 		return
 	}
 	g.tearing = true
 	switch {
+	case inUse && g.ch.state == open:
+		m.letGo(g.ch)
 	case inUse && g.ch.state == closing: // closed goes on
 	case g.ch.dev.used:
 		m.do(revoke{g.ch.dev.id, g.id})

@@ -16,7 +16,7 @@ const (
 	opening              // the backend has not answered yet
 	open
 	closing // the backend has not let go yet
-	revoked // RESCIND sent, RELID_RELEASED not seen
+	revoked // RESCIND sent and not open any more, RELID_RELEASED not seen
 )
 
 func (s state) String() string {
@@ -36,7 +36,8 @@ type chanState struct {
 	openID  uint32             // of the OPENCHANNEL being answered
 	reopen  *vmbus.OpenChannel // while closing: what to do next
 	release bool               // while closing: the guest has released the relid
-	rescind bool               // to be revoked as soon as nothing holds it
+	rescind bool               // taken away, or to be: see settle
+	told    bool               // RESCIND was sent; while open, until the guest lets go
 }
 
 // A devState is a device that the host offers.
@@ -194,7 +195,7 @@ func (m *machine) opened(relid uint32, ok bool) {
 	switch {
 	case ok && (m.ending != nil || ch.rescind):
 		// Nobody waits for a result: the guest is starting anew, or is about to
-		// hear RESCIND.
+		// hear RESCIND, before it could use the channel.
 		ch.state = closing
 		m.do(closeChannel{ch.dev.id, relid})
 	case ok:

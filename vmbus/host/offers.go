@@ -85,8 +85,8 @@ func (m *machine) offer(d *devState, index int) *chanState {
 // stay as they are.
 func (m *machine) offerSubs(id deviceID, n int) {
 	d := m.device(id)
-	if d == nil || d.primary == nil || d.primary.state != open || m.ending != nil {
-		return // the guest has just closed the device
+	if d == nil || d.primary == nil || d.primary.state != open || d.withdrawn || m.ending != nil {
+		return // the guest has just closed the device, or is about to
 	}
 	for i := 1; i <= n; i++ {
 		if slices.ContainsFunc(d.subs, func(ch *chanState) bool { return ch.index == i }) {
@@ -100,7 +100,10 @@ func (m *machine) offerSubs(id deviceID, n int) {
 	}
 }
 
-// withdraw is the order to take a device away, the sub-channels first.
+// withdraw is the order to take a device away, the sub-channels first. Channels that
+// are open stay so until the guest closes them, tears the rings down or releases the
+// relid: it waits for the completion of what it has sent (Linux, in
+// rndis_filter_halt_device, with the network configuration locked and for ever).
 func (m *machine) withdraw(id deviceID) {
 	d := m.device(id)
 	if d == nil || d.withdrawn {
@@ -111,9 +114,10 @@ func (m *machine) withdraw(id deviceID) {
 		m.discard(d)
 		return
 	}
-	m.rescindSubs(d)
-	d.primary.rescind = true
-	m.shut(d.primary)
+	for _, ch := range append(slices.Clone(d.subs), d.primary) {
+		ch.rescind = true
+		ch.reopen = nil
+	}
 	m.settle(d)
 }
 
@@ -131,8 +135,7 @@ func (m *machine) discard(d *devState) {
 	m.do(forget{d.id})
 }
 
-// rescindSubs begins to take the sub-channels away: the host does when it takes
-// the device, and when the guest closes the primary.
+// rescindSubs begins to take the sub-channels away when the guest closes the primary.
 func (m *machine) rescindSubs(d *devState) {
 	for _, ch := range d.subs {
 		ch.rescind = true
@@ -141,7 +144,8 @@ func (m *machine) rescindSubs(d *devState) {
 }
 
 // settle does for the channels of d what has waited until nothing holds them: the
-// sub-channels first, then the primary.
+// sub-channels first, then the primary, which waits until the guest has heard of all
+// the others.
 func (m *machine) settle(d *devState) {
 	if m.ending != nil {
 		return
@@ -154,7 +158,13 @@ func (m *machine) settle(d *devState) {
 		return m.rescindIdle(ch)
 	})
 	ch := d.primary
-	if ch == nil || len(d.subs) > 0 {
+	if ch == nil || slices.ContainsFunc(d.subs, func(sub *chanState) bool { return !sub.told }) {
+		return
+	}
+	if len(d.subs) > 0 {
+		if ch.state == open {
+			m.rescindIdle(ch)
+		}
 		return
 	}
 	if ch.release && (ch.state == closed || ch.state == revoked) {
@@ -173,24 +183,30 @@ func (m *machine) settle(d *devState) {
 	}
 }
 
-// rescindIdle sends RESCIND for a channel if it is to be sent and can be now. What
-// was asked about its GPADLs is answered before.
+// rescindIdle sends RESCIND for a channel if it is to be sent and can be now, and
+// reports whether the channel is revoked. What was asked about the GPADLs of a closed
+// one is answered before; an open one can still answer.
 func (m *machine) rescindIdle(ch *chanState) bool {
-	if !ch.rescind || ch.state != closed {
+	if !ch.rescind || ch.state != closed && ch.state != open {
 		return false
 	}
-	for _, g := range m.gpadlsOf(ch) {
-		if g.tearing {
-			return false
-		}
+	gpadls := m.gpadlsOf(ch)
+	if ch.state == closed && slices.ContainsFunc(gpadls, func(g *gpadl) bool { return g.tearing }) {
+		return false
 	}
-	for _, g := range m.gpadlsOf(ch) {
-		if g.list != nil {
-			m.refuse(g)
+	if !ch.told {
+		for _, g := range gpadls {
+			if g.list != nil {
+				m.refuse(g)
+			}
 		}
+		ch.told = true
+		m.send(vmbus.RescindOffer{Relid: ch.relid}.Append(nil))
+	}
+	if ch.state == open {
+		return false
 	}
 	ch.state = revoked
-	m.send(vmbus.RescindOffer{Relid: ch.relid}.Append(nil))
 	return true
 }
 
@@ -200,6 +216,9 @@ func (m *machine) relidReleased(r vmbus.RelidReleased) {
 	switch {
 	case ch == nil:
 		m.drop(vmbus.TypeRelidReleased, rule.RelidOffered.Broken("unknown relid"))
+	case ch.lets() && !ch.release:
+		ch.release = true
+		m.letGo(ch)
 	case ch.state == opening, ch.state == open, ch.release:
 		m.drop(vmbus.TypeRelidReleased, rule.ChannelState.Broken("the channel is %v", ch.state))
 	case ch.state == revoked && ch != ch.dev.primary:

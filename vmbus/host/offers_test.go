@@ -132,17 +132,22 @@ func TestWithdraw(t *testing.T) {
 
 	b.m.withdraw(1)
 	b.m.withdraw(1)
-	b.want("close dev 1 relid 2", "close dev 1 relid 1", "vp1 RESCIND_CHANNELOFFER relid 3")
-	b.m.closed(1) // not before its sub-channel
+	b.want("vp1 RESCIND_CHANNELOFFER relid 2", "vp1 RESCIND_CHANNELOFFER relid 3",
+		"vp1 GPADL_CREATED relid 1 gpadl 12 status 8000ffff", "vp1 RESCIND_CHANNELOFFER relid 1")
+	b.m.offerSubs(1, 3)
 	b.want()
-	b.m.closed(2)
-	b.want("vp1 RESCIND_CHANNELOFFER relid 2")
-	b.m.revoked(11) // what was asked is answered before
-	b.want("vp1 GPADL_TORNDOWN gpadl 11",
-		"vp1 GPADL_CREATED relid 1 gpadl 12 status 8000ffff",
-		"vp1 RESCIND_CHANNELOFFER relid 1", "remove dev 1")
+	b.m.revoked(11) // the guest can still be answered
+	b.want("vp1 GPADL_TORNDOWN gpadl 11")
 
-	// The guest cleans up as it likes; no backend is asked any more.
+	// The guest lets go, the sub-channels with the primary. Then it cleans up as it
+	// likes; no backend is asked any more.
+	b.post(vmbus.CloseChannel{Relid: 1}.Append(nil))
+	b.want("close dev 1 relid 2", "close dev 1 relid 1")
+	b.post(vmbus.CloseChannel{Relid: 1}.Append(nil))
+	b.m.closed(1)
+	b.want() // not before its sub-channel
+	b.m.closed(2)
+	b.want("remove dev 1")
 	b.post(released(1))
 	b.want("forget dev 1")
 	b.post(vmbus.GPADLTeardown{Relid: 2, ID: 20}.Append(nil))
@@ -152,6 +157,39 @@ func TestWithdraw(t *testing.T) {
 	b.want()
 	if len(b.m.channels)+len(b.m.gpadls)+b.m.pages+b.m.partial+len(b.m.devices) != 0 {
 		t.Error("something is left")
+	}
+}
+
+// A channel that is taken away while it is open stays open until the guest lets go of
+// it, in whatever way: Linux waits for the completion of all that it has sent.
+func TestWithdrawnChannelStaysOpen(t *testing.T) {
+	for _, x := range []struct {
+		name        string
+		letGo       []byte
+		then, after []string
+	}{
+		{"closed", vmbus.CloseChannel{Relid: 1}.Append(nil), []string{"remove dev 1"}, []string{"forget dev 1"}},
+		{"rings torn down", vmbus.GPADLTeardown{Relid: 1, ID: 10}.Append(nil),
+			[]string{"revoke dev 1 gpadl 10", "vp1 GPADL_TORNDOWN gpadl 10", "remove dev 1"}, []string{"forget dev 1"}},
+		{"released", released(1), []string{"revoke dev 1 gpadl 10", "remove dev 1", "forget dev 1"}, nil},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			b := newBench(t)
+			b.in("open")
+			b.m.withdraw(1)
+			b.want("vp1 RESCIND_CHANNELOFFER relid 1")
+			b.post(vmbus.ModifyChannel{Relid: 1, TargetVP: 3}.Append(nil))
+			b.skip()
+			b.post(x.letGo)
+			b.want("close dev 1 relid 1")
+			b.m.closed(1)
+			b.m.revoked(10)
+			b.want(x.then...)
+			if x.after != nil {
+				b.post(released(1))
+				b.want(x.after...)
+			}
+		})
 	}
 }
 

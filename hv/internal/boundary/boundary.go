@@ -17,12 +17,18 @@ const Patience = 20 * time.Second
 
 // Test runs all tests on boundaries made by open.
 func Test(t *testing.T, open Opener) {
+	t.Run("memory", func(t *testing.T) { testMemory(t, open) })
+	t.Run("memory comes and goes in use", func(t *testing.T) { testMemoryInUse(t, open) })
+	TestFixed(t, open)
+}
+
+// TestFixed runs those tests that don't need memory to come and go: a guest that is a
+// machine has what it has.
+func TestFixed(t *testing.T, open Opener) {
 	for _, x := range []struct {
 		name string
 		run  func(*testing.T, Opener)
 	}{
-		{"memory", testMemory},
-		{"memory comes and goes in use", testMemoryInUse},
 		{"guest posts", testGuestPosts},
 		{"host posts", testHostPosts},
 		{"host posts more than the guest takes", testBackPressure},

@@ -1,0 +1,234 @@
+package golden_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hvnet/ethtool"
+	"hvnet/guest"
+	"hvnet/host"
+	"hvnet/hv"
+	"hvnet/internal/golden"
+	"hvnet/netvsc"
+	"hvnet/netvsp/profile"
+	"hvnet/nic"
+)
+
+// TestOurs runs on our own driver what Linux was asked, as far as we have the command,
+// and compares with what Linux said by ioctl. What "nobody" asked is left out: who may ask
+// our driver is up to its control socket, which lets nobody in.
+func TestOurs(t *testing.T) {
+	known := knownCommands(t)
+	usage, err := golden.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed, ran := make([]bool, len(exceptions)), 0
+	for _, name := range profile.Names() {
+		t.Run(name, func(t *testing.T) {
+			session, err := golden.Device(name, golden.Ioctl)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ran++
+			n := attach(t, name)
+			done, before := 0, ""
+			for i, want := range slices.Concat(usage.Texts, session.Texts) {
+				words, err := golden.Words(want.Command)
+				if err != nil {
+					t.Fatal(err)
+				}
+				has := slices.ContainsFunc(words, func(w string) bool { return slices.Contains(known, w) })
+				switch {
+				case words[0] == "ip":
+					link(t, n, words)
+				case words[0] == "ethtool" && (has || i < len(usage.Texts)):
+					got := ours(t, n, want.Command, words[1:])
+					done++
+					except(&want, &got, before, needed)
+					if diff := cmp.Diff(want.String(), got.String()); diff != "" {
+						t.Errorf("after %s: %s\n-Linux +ours:\n%s", before, want.Command, diff)
+					}
+				}
+				before = want.Command
+			}
+			t.Logf("%d commands of %d are ours", done, len(usage.Texts)+len(session.Texts))
+			if done < 130 {
+				t.Error("these are too few")
+			}
+		})
+	}
+	for i, e := range exceptions {
+		if !needed[i] && ran == len(profile.Names()) {
+			t.Errorf("no exception is needed for %v any more, because %s", e.command, e.reason)
+		}
+	}
+}
+
+// An exception is why ours differs.
+type exception struct {
+	command *regexp.Regexp
+	after   string // only directly after this command, unless empty
+	reason  string
+	// same makes equal what may differ.
+	same func(linux, ours *golden.Text)
+}
+
+// exceptions are all.
+var exceptions = []exception{
+	{
+		command: regexp.MustCompile(` (-L|--set-channels) `),
+		reason:  "without effect it is an error, as with the releases of ethtool before 5.7, on purpose",
+		same: func(linux, _ *golden.Text) {
+			said := strings.Replace(linux.Stderr, "no channel parameters changed.", "no channel parameters changed, aborting", 1)
+			if said == linux.Stderr {
+				return
+			}
+			linux.Stderr = strings.Replace(said, "current values: rx 0 tx 0 ", "current values: tx 0 rx 0 ", 1)
+			linux.Status = 1
+		},
+	},
+	{
+		command: regexp.MustCompile(` (-i|--driver) `),
+		reason:  "the version is ours, not a kernel's",
+		same:    func(linux, ours *golden.Text) { hide(linux, ours, "version: ") },
+	},
+	{
+		command: regexp.MustCompile(` (-h|--help)$`),
+		reason:  "the help is about the commands that there are",
+		same: func(linux, ours *golden.Text) {
+			theirs := slices.Collect(strings.Lines(linux.Stdout))
+			for l := range strings.Lines(ours.Stdout) {
+				if !slices.Contains(theirs, l) {
+					return
+				}
+			}
+			linux.Stdout = ours.Stdout
+		},
+	},
+	{
+		command: regexp.MustCompile(` (-S|--statistics) `),
+		reason:  "counters of our own come behind those of hv_netvsc",
+		same: func(linux, ours *golden.Text) {
+			if strings.HasPrefix(ours.Stdout, linux.Stdout) {
+				linux.Stdout = ours.Stdout
+			}
+		},
+	},
+	{
+		command: regexp.MustCompile(` -L eth0 combined 2$`),
+		after:   "ethtool -X eth0 equal 3",
+		reason:  "there is no -X that makes the table of queues the user's",
+		same:    func(linux, ours *golden.Text) { *linux = *ours },
+	},
+}
+
+// hide makes equal the lines of stdout that begin with a text.
+func hide(linux, ours *golden.Text, begin string) {
+	line := regexp.MustCompile("(?m)^" + regexp.QuoteMeta(begin) + ".*$")
+	linux.Stdout = line.ReplaceAllString(linux.Stdout, begin+"…")
+	ours.Stdout = line.ReplaceAllString(ours.Stdout, begin+"…")
+}
+
+// except makes equal what may differ, and notes which exceptions are needed for that.
+func except(linux, ours *golden.Text, after string, needed []bool) {
+	for i, e := range exceptions {
+		if e.command.MatchString(linux.Command) && (e.after == "" || e.after == after) && *linux != *ours {
+			was := *linux
+			e.same(linux, ours)
+			needed[i] = needed[i] || *linux != was
+		}
+	}
+}
+
+// knownCommands returns the names of our ethtool's commands: those of its own help.
+func knownCommands(t *testing.T) (names []string) {
+	t.Helper()
+	var help bytes.Buffer
+	if status := ethtool.Run(t.Context(), []string{"-h"}, nil, &help, &help); status != 0 {
+		t.Fatalf("-h: status %d\n%s", status, &help)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^ +ethtool \[ FLAGS \] (\S+)`).FindAllStringSubmatch(help.String(), -1) {
+		names = append(names, strings.Split(m[1], "|")...)
+	}
+	if len(names) < 10 {
+		t.Fatalf("our commands are %v", names)
+	}
+	return names
+}
+
+// attach returns our driver's NIC on a host of a profile.
+func attach(t *testing.T, name string) *netvsc.NIC {
+	t.Helper()
+	p, err := profile.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := host.New(host.Config{Profile: p})
+	t.Cleanup(func() {
+		if err := h.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	part, far, err := hv.Pipe(golden.CPUs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go h.Serve(far, host.PortConfig{})
+	g, err := guest.Start(t.Context(), part, guest.Config{VPs: golden.CPUs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return g.NIC
+}
+
+// ours runs a command line on our driver.
+func ours(t *testing.T, n *netvsc.NIC, command string, args []string) golden.Text {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	status := ethtool.Run(t.Context(), args, func(name string) (ethtool.Device, error) {
+		if name != "eth0" {
+			return nil, fmt.Errorf("find %s: %w", name, nic.ErrNoDevice)
+		}
+		return n, nil
+	}, &stdout, &stderr)
+	return golden.Text{Command: command, Stdout: stdout.String(), Stderr: stderr.String(), Status: status}.Normal()
+}
+
+// discard is a sink.
+type discard struct{}
+
+func (discard) WriteFrames([]nic.Frame) {}
+
+// link does to our NIC what `ip link set` does to a kernel's.
+func link(t *testing.T, n *netvsc.NIC, words []string) {
+	t.Helper()
+	var err error
+	var mtu int
+	switch what := strings.Join(words[1:], " "); what {
+	case "link set eth0 up":
+		err = n.Up(t.Context(), discard{})
+	case "link set eth0 down":
+		err = n.Down(t.Context())
+	default:
+		if _, err := fmt.Sscanf(what, "link set eth0 mtu %d", &mtu); err != nil {
+			t.Fatalf("%s: nobody knows how: %v", what, err)
+		}
+		err = n.SetMTU(t.Context(), mtu)
+	}
+	if err != nil {
+		t.Errorf("%v: %v", words, err)
+	}
+}
