@@ -54,11 +54,16 @@ func Spawn(name, dir string, env, argv []string) (*Process, error) {
 
 // Await waits until the program has printed what matches.
 func (p *Process) Await(ctx context.Context, pattern string) error {
+	return p.AwaitFor(ctx, int(Patience/time.Second), pattern)
+}
+
+// AwaitFor is Await for what takes a number of seconds.
+func (p *Process) AwaitFor(ctx context.Context, seconds int, pattern string) error {
 	re, err := regexp.Compile("(?m)" + pattern)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 	defer cancel()
 	for over := false; ; {
 		out, moreOut := p.out.read()

@@ -10,7 +10,9 @@
  *  - tells the new host the SynIC registers of each VP, and posts again what
  *    hv_vmbus posted when it connected: INITIATE_CONTACT and REQUESTOFFERS.
  *
- * For the drivers a device went and another one came.
+ * For the drivers a device went and another one came.  One thing can't be made good:
+ * hv_netvsc waits for the completion of what it has sent, and if the old host was
+ * killed with sends under way, it waits for ever.
  */
 #define pr_fmt(fmt) "lgv_shim: " fmt
 
@@ -223,52 +225,4 @@ void lgv_life_init(void)
 {
 	life = host_life();
 	post_page = (void *)__get_free_page(GFP_KERNEL | __GFP_ZERO);
-}
-
-/*
- * hv_netvsc waits until all that it has sent is completed, which a host that was
- * killed never does.
- */
-static int pre_idle(struct kprobe *p, struct pt_regs *r)
-{
-	if (!READ_ONCE(cleaning))
-		return 0;
-	r->ax = 1;
-	r->ip = (unsigned long)lgv_just_return;
-	return 1;
-}
-
-static int pre_empty(struct kprobe *p, struct pt_regs *r)
-{
-	if (!READ_ONCE(cleaning))
-		return 0;
-	r->ax = 0;
-	r->ip = (unsigned long)lgv_just_return;
-	return 1;
-}
-
-static struct kprobe netvsc_probes[2];
-static bool probed[2];
-
-void lgv_life_module(const char *name, bool coming)
-{
-	static const struct kprobe wanted[2] = {
-		{ .symbol_name = "netvsc_device_idle", .pre_handler = pre_idle, .post_handler = lgv_no_post },
-		{ .symbol_name = "netvsc_wait_until_empty", .pre_handler = pre_empty, .post_handler = lgv_no_post },
-	};
-	int i;
-
-	if (strcmp(name, "hv_netvsc"))
-		return;
-	for (i = 0; i < 2; i++) {
-		if (coming) {
-			netvsc_probes[i] = wanted[i];
-			probed[i] = !register_kprobe(&netvsc_probes[i]);
-			if (!probed[i])
-				pr_info("no probe on %s\n", wanted[i].symbol_name);
-		} else if (probed[i]) {
-			unregister_kprobe(&netvsc_probes[i]);
-			probed[i] = false;
-		}
-	}
 }
