@@ -315,8 +315,9 @@ func (h *Host) Close(ctx context.Context) error {
 	return nil
 }
 
-// leaveTime is how long a guest gets to let go of a NIC that was taken away.
-const leaveTime = time.Second
+// leaveTime is how long a guest gets to let go of a NIC that was taken away: a kernel in
+// QEMU, under load, needs more than a second.
+const leaveTime = 5 * time.Second
 
 // Drops returns how many frames were lost at the port, by reason. A frame for a
 // station on the very port that it came from is not lost.

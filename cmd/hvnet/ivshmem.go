@@ -40,14 +40,14 @@ func (f *ivshmemFlags) vms(log *slog.Logger) (plans []vmPlan, err error) {
 
 // parseVM reads SOCK[,ram=FILE,vps=N,name=PORT].
 func parseVM(s string, getenv func(string) string) (p vmPlan, err error) {
-	path, options, _ := strings.Cut(s, ",")
+	path, options, more := strings.Cut(s, ",")
 	p.path = path
 	p.cfg.RAM = getenv("LGV_RAM")
 	vps := getenv("LGV_VPS")
 	for o := range strings.SplitSeq(options, ",") {
 		key, value, _ := strings.Cut(o, "=")
 		switch {
-		case options == "":
+		case !more:
 		case value == "":
 			return p, errors.New("want SOCK, or SOCK with ram=FILE, vps=N, name=PORT behind it")
 		case key == "ram":

@@ -40,6 +40,9 @@ type machine struct {
 	gone   sync.Once
 	done   chan struct{}
 	closed atomic.Bool
+
+	shared int         // descriptor of the window, which QEMU keeps
+	stays  atomic.Bool // goes on when its host ends
 }
 
 // ramFile makes the file that is a guest's memory.
@@ -86,7 +89,7 @@ func plug(t testing.TB, socket, ram string, vps int) *machine {
 	m := &machine{conn: c, slots: make([]sync.Mutex, vps), done: make(chan struct{}), next: 16 * hv.PageSize}
 	t.Cleanup(func() {
 		m.Close()
-		for _, fd := range append(m.irqs, m.door) {
+		for _, fd := range append(m.irqs, m.door, m.shared) {
 			unix.Close(fd)
 		}
 	})
@@ -100,6 +103,9 @@ func plug(t testing.TB, socket, ram string, vps int) *machine {
 	}
 	if value, fd = m.hear(t); value != -1 || fd < 0 {
 		t.Fatalf("shared memory: %d, descriptor %d", value, fd)
+	}
+	if m.shared, err = unix.Dup(fd); err != nil {
+		t.Fatal(err)
 	}
 	m.window = mapShared(t, fd, windowSize)
 	if value, m.door = m.hear(t); value != hostPeer || m.door < 0 {
@@ -125,7 +131,9 @@ func plug(t testing.TB, socket, ram string, vps int) *machine {
 	m.ram = mapShared(t, fd, ramBytes)
 	go func() {
 		io.Copy(io.Discard, c)
-		m.leave()
+		if !m.stays.Load() {
+			m.leave()
+		}
 	}()
 	return m
 }

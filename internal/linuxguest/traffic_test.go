@@ -48,8 +48,10 @@ func TestTraffic(t *testing.T) {
 		}
 		t.Cleanup(watch.Kill)
 		lab.Await(t, watch, "listening on")
-		b.Run(t, "(tcpdump -l -nvvi eth0 -Q in -c 500 tcp >/tmp/dump 2>/dev/null) & true")
-		client, err := lab.Spawn("iperf3", b.dir, nil, ns.In(strings.Fields("iperf3 -c 198.18.0.9 -C cubic -f m -t "+fmt.Sprint(seconds)+" "+direction)...))
+		b.Run(t, "(tcpdump -Z root -l -nvvi eth0 -Q in -c 500 tcp >/tmp/dump 2>&1) & true")
+		// No more under way than the ring of the slower guest holds: what is lost there
+		// is TCP's way to find out.
+		client, err := lab.Spawn("iperf3", b.dir, nil, ns.In(strings.Fields("iperf3 -c 198.18.0.9 -C cubic -f m -w 512K -t "+fmt.Sprint(seconds)+" "+direction)...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +67,7 @@ func TestTraffic(t *testing.T) {
 		}
 		lab.Await(t, watch, "packets captured|500 packets")
 		here, _ := watch.Output()
-		there := b.Run(t, "lgv_wait 20 '! pidof tcpdump'; grep -c cksum /tmp/dump; ! grep incorrect /tmp/dump")
+		there := b.Run(t, "lgv_wait 20 '! pidof tcpdump'; grep -c cksum /tmp/dump || cat /tmp/dump; ! grep incorrect /tmp/dump")
 		if n := strings.Count(string(here), "cksum"); n == 0 || strings.Contains(string(here), "incorrect") || strings.HasPrefix(there, "0") {
 			t.Errorf("checksums: %d captured here, there %s:\n%.2000s", n, there, here)
 		}
