@@ -73,6 +73,8 @@ type Frame struct {
 	// Channel is the index of the channel that the frame came in on, for links
 	// that keep flows apart.
 	Channel uint16
+	// Offload is what is left to be done for the frame, or known about it.
+	Offload Offload
 }
 
 // Len returns the frame's length in bytes.
