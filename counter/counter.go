@@ -42,6 +42,7 @@ const (
 	TxSteerCopy
 	TxMalformed
 	TxLost
+	RxChecksumBad
 	HostRefused
 	HostBadPacket
 	HostBadMessage

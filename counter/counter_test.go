@@ -64,10 +64,11 @@ cpu1_vf_tx_bytes 0
 tx_steer_copy 17
 tx_malformed 18
 tx_lost 19
-host_refused 20
-host_bad_packet 21
-host_bad_message 22
-host_bad_completion 23
+rx_checksum_bad 20
+host_refused 21
+host_bad_packet 22
+host_bad_message 23
+host_bad_completion 24
 tx_queue_0_batches 109
 rx_queue_0_batches 110
 rx_queue_0_wakeups 111

@@ -45,6 +45,8 @@ var defs = [numIDs]Def{
 		"Look at what sends it."},
 	TxLost: {"tx_lost", packets, "The frame was with the driver when the channels were closed or the host had gone, and was not confirmed.",
 		"Nothing at a change of settings. Otherwise look at why the host went away."},
+	RxChecksumBad: {"rx_checksum_bad", packets, "The host found the TCP or UDP checksum of a received frame wrong; the frame is left to the stack.",
+		"The frame was damaged on its way: look at the line, or at what sends it."},
 	HostRefused: {"host_refused", events, "The host answered a packet of frames or a received one with failure.",
 		"The host did not understand the driver: report it with a capture."},
 	HostBadPacket: {"host_bad_packet", packets, "A frame from the host was malformed, and was dropped.",

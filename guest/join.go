@@ -8,6 +8,7 @@ import (
 
 	"hvnet/link/tap"
 	"hvnet/nic"
+	"hvnet/offload"
 )
 
 // Join connects the guest's NIC to a kernel interface: what the kernel sends goes
@@ -24,7 +25,7 @@ import (
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
 	var sink nic.Sink = t
 	if also != nil {
-		sink = both{t, also}
+		sink = both{t, offload.NewSink(also)}
 	}
 	pctx, stop := context.WithCancel(context.Background())
 	var pumps sync.WaitGroup
@@ -73,8 +74,16 @@ func (g *Guest) down(ctx context.Context) error {
 	return err
 }
 
-// both are two sinks that get the same frames.
+// both are two sinks that get the same frames; the second one whole ones.
 type both struct{ first, second nic.Sink }
+
+// Takes is what the first one takes.
+func (b both) Takes() nic.Offloads {
+	if t, ok := b.first.(nic.Taker); ok {
+		return t.Takes()
+	}
+	return 0
+}
 
 func (b both) WriteFrames(frames []nic.Frame) {
 	b.first.WriteFrames(frames)

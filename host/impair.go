@@ -9,6 +9,7 @@ import (
 	"hvnet/link/impair"
 	"hvnet/netvsp"
 	"hvnet/nic"
+	"hvnet/offload"
 )
 
 // An Impairment says how the line between a guest's port and the switch is
@@ -71,13 +72,14 @@ func (h *Host) Impair(port string, im Impairment) {
 type badLine struct {
 	netvsp.Port
 	to, from *impair.Sink
+	wire     *offload.Sink // in front of from: lines are bad to what is on a wire
 	closed   func()
 }
 
 // WriteFrames takes frames from the guest.
 func (l *badLine) WriteFrames(frames []nic.Frame) {
 	if l.from != nil {
-		l.from.WriteFrames(frames)
+		l.wire.WriteFrames(frames)
 		return
 	}
 	l.Port.WriteFrames(frames)
@@ -115,6 +117,7 @@ func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (ne
 	if im.FromGuest {
 		im.Line.Seed++ // the two directions have chances of their own
 		l.from = impair.New(im.Line, l.Port)
+		l.wire = offload.NewSink(l.from)
 	}
 	l.closed = func() {
 		b.mu.Lock()

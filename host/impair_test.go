@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"hvnet/internal/packets"
 	"hvnet/link/impair"
 	"hvnet/netvsp"
 	"hvnet/nic"
@@ -86,5 +87,21 @@ func TestDirections(t *testing.T) {
 		if h.bad.info("g1") != nil {
 			t.Errorf("%+v: a line that is closed is told of", c)
 		}
+	}
+}
+
+// TestBadLineSeesTheWire: a frame that is to be cut is cut before it comes to a bad
+// line, which is bad to each segment.
+func TestBadLineSeesTheWire(t *testing.T) {
+	h := New(Config{})
+	h.Impair("g1", Impairment{FromGuest: true, Line: impair.Config{}})
+	var guest, outside end
+	port, err := h.bad.connect("g1", &guest, func(nic.Sink) (netvsp.Port, error) { return &outside, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	port.WriteFrames([]nic.Frame{packets.Partial(packets.Shape{}.Frame(packets.Random(2500)), nic.SegmentTCPv4, 1000)})
+	if l := h.bad.info("g1"); outside.frames != 3 || l[0].Frames != 3 {
+		t.Errorf("%d frames passed, %d came, want 3", outside.frames, l[0].Frames)
 	}
 }

@@ -41,24 +41,29 @@ func (h *Host) AddTAP(cfg tap.Config) error {
 // batch is how many frames an uplink hands to the switch at once at most.
 const batch = 64
 
-// maxUplinkFrame is the longest frame that an uplink without offloads can have: a
-// jumbo frame with a tag.
-const maxUplinkFrame = 9216 + nic.HeaderLen + 4
+// maxUplinkFrame is the longest frame that an uplink can have, one that is to be cut
+// and has a tag; uplinkBuffer the memory for a batch, of which there are few of those.
+const (
+	maxUplinkFrame = nic.MaxFrame + 4
+	uplinkBuffer   = 512 << 10
+)
 
 // forward passes what src gives to the switch until src is closed.
 func forward(src nic.Source, to nic.Sink) {
-	buf := make([]byte, batch*maxUplinkFrame)
+	buf := make([]byte, uplinkBuffer)
 	frames := make([]nic.Frame, 0, batch)
 	for {
 		var err error
 		frames = frames[:0]
-		for room := buf; len(frames) < batch; room = room[maxUplinkFrame:] {
+		for room := buf; len(frames) < batch && len(room) >= maxUplinkFrame; {
 			var n int
-			if n, err = src.ReadFrame(room[:maxUplinkFrame], nil); err != nil {
+			var o nic.Offload
+			if n, o, err = src.ReadFrame(room[:maxUplinkFrame], nil); err != nil {
 				break
 			}
 			// All of it is private memory, so all of it may be the head.
-			frames = append(frames, nic.Frame{Head: room[:n]})
+			frames = append(frames, nic.Frame{Head: room[:n:n], Offload: o})
+			room = room[n:]
 		}
 		to.WriteFrames(frames)
 		switch err {

@@ -6,9 +6,11 @@ import (
 	"runtime"
 	"testing"
 
+	"hvnet/internal/packets"
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/ring"
+	"hvnet/rndis"
 	"hvnet/vmbus"
 )
 
@@ -114,7 +116,7 @@ func drainAll(q *queue, x *quickHost) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	_, n, x := still(t, 1, &counting{})
+	h, n, x := still(t, 1, &counting{})
 	q := n.session.Load().queues[0]
 	var frames []nic.Frame
 	for i := range 32 {
@@ -143,8 +145,40 @@ func TestNoAllocations(t *testing.T) {
 		}
 		drainAll(q, x)
 	})
+	large := packets.Partial(packets.Shape{TCPOptions: 12}.Frame(packets.Random(60000)), nic.SegmentTCPv4, 1448)
+	src.frame, src.meta = packets.Bytes(&large), large.Offload
+	check("Pump of frames that the driver cuts", func() {
+		src.left = 1
+		if err := p.round(); err != nic.ErrNoFrame {
+			t.Error(err)
+		}
+		drainAll(q, x)
+	})
+	q.s.offloads = offloads{tcp4: true, lso4: largeSend{62780, 2}}
+	check("Pump of large sends", func() {
+		src.left = 16
+		if err := p.round(); err != nic.ErrNoFrame {
+			t.Error(err)
+		}
+		drainAll(q, x)
+	})
+	check("Send of large sends", func() {
+		if n.Send(0, []nic.Frame{large}) != 1 {
+			t.Error("Send refused the frame")
+		}
+		drainAll(q, x)
+	})
 	ranges := receiveRanges(x, 1500)
 	check("receive", func() {
+		x.give(8, ranges[:4])
+		drainAll(q, x)
+	})
+	part := frame(1, 1500)
+	for i, m := range pieceMessages(rndis.Info{}, []piece{{first, part}, {middle, part}, {middle, part}, {last, part}}) {
+		copy(h.rx.Bytes[ranges[i].Offset:], m)
+		ranges[i].Count = uint32(len(m))
+	}
+	check("receive coalesced", func() {
 		x.give(8, ranges[:4])
 		drainAll(q, x)
 	})
@@ -165,14 +199,16 @@ func receiveRanges(x *quickHost, size int) (ranges []vmbus.ByteRange) {
 type loop struct {
 	frame []byte
 	left  int
+	meta  nic.Offload
 }
 
-func (l *loop) ReadFrame(first, rest []byte) (int, error) {
+func (l *loop) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 	if l.left == 0 {
-		return 0, nic.ErrNoFrame
+		return 0, nic.Offload{}, nic.ErrNoFrame
 	}
 	l.left--
-	return copy(first, l.frame), nil
+	copy(rest, l.frame[copy(first, l.frame):])
+	return len(l.frame), l.meta, nil
 }
 func (l *loop) Wait() error { return nil }
 func (l *loop) Wake()       {}

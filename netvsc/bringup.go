@@ -113,6 +113,9 @@ func (s *session) announce(ctx context.Context) error {
 		if s.version >= nvsp.V5 {
 			caps |= nvsp.CapTeaming // or the host doesn't tell the link speed
 		}
+		if s.version >= nvsp.V61 {
+			caps |= nvsp.CapRSC
+		}
 		m := nvsp.NDISConfig{MTU: uint32(s.mtu + nic.HeaderLen), Capabilities: caps}
 		if err := s.tell(ctx, "NDIS_CONFIG", m.Append(nil)); err != nil {
 			return err
@@ -236,14 +239,20 @@ func (s *session) identify(ctx context.Context) error {
 // tagged is how much longer a frame may be than MTU and header.
 const tagged = tagSize
 
+// maxLarge is the longest frame that a source may leave to be cut.
+const maxLarge = nic.MaxFrame + tagged
+
 // setLimits works out what fits where, once MTU, sections and alignment are known.
 func (s *session) setLimits() error {
 	s.maxFrame = s.mtu + nic.HeaderLen + tagged
+	rx := *s.receive.Load()
+	rx.mtu = s.mtu
+	s.receive.Store(&rx)
 	s.limit = (s.txSectionSize - 1) &^ (s.align - 1)
-	s.needRun = headroom+s.maxFrame > s.limit
+	s.needRun = headroom+maxLarge > s.limit
 	s.landing = headroom + s.maxFrame
-	if s.needRun {
-		// No section takes the longest frame; half of one is worth it.
+	if s.landing > s.limit {
+		// No section takes a frame of the MTU; half of one is worth it.
 		s.landing = s.limit / 2
 	}
 	if s.limit < 2*headroom {
@@ -253,8 +262,8 @@ func (s *session) setLimits() error {
 	return s.allocateRuns()
 }
 
-// prepareOffload asks what the host could do with frames, and has it do nothing:
-// no offload is in use.
+// prepareOffload asks what the host can do with frames, and has it do what the driver
+// makes use of.
 func (s *session) prepareOffload(ctx context.Context) error {
 	revision := 1
 	switch {
@@ -270,16 +279,24 @@ func (s *session) prepareOffload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := rndis.ParseHardwareOffload(b); err != nil {
+	caps, err := rndis.ParseHardwareOffload(b)
+	if err != nil {
 		return fmt.Errorf("query %v: %w", rndis.OIDOffloadHardwareCaps, err)
 	}
-	p := rndis.OffloadParameters{IPv4: rndis.ChecksumOff, TCPv4: rndis.ChecksumOff, TCPv6: rndis.ChecksumOff,
-		LSOv4: rndis.OffloadOff, LSOv6: rndis.OffloadOff}
-	size := rndis.OffloadParametersShort
+	s.offloads = newOffloads(&caps)
+	if s.version < nvsp.V5 { // as hv_netvsc has it: no UDP then
+		s.offloads.udp4, s.offloads.udp6 = false, false
+	}
+	p := s.offloads.parameters()
+	size := rndis.OffloadParametersSize
 	if s.version >= nvsp.V5 {
-		size = rndis.OffloadParametersSize
-		p.UDPv4, p.UDPv6 = rndis.ChecksumOff, rndis.ChecksumOff
 		p.RSCv4, p.RSCv6 = rndis.OffloadOff, rndis.OffloadOff
+		if s.version >= nvsp.V61 && caps.RSCv4 != 0 && caps.RSCv6 != 0 {
+			p.RSCv4, p.RSCv6 = rndis.OffloadOn, rndis.OffloadOn
+		}
+	} else {
+		size = rndis.OffloadParametersShort
+		p.UDPv4, p.UDPv6 = rndis.ChecksumNoChange, rndis.ChecksumNoChange
 	}
 	return s.set(ctx, rndis.OIDOffloadParameters, p.Append(nil, size))
 }

@@ -78,7 +78,7 @@ func (s *session) shareReceiveBuffer(ctx context.Context) error {
 		return err
 	}
 	s.rxSectionSize, s.rxSections = int(section.Size), int(section.Count)
-	s.receive.Store(&receiveBuffer{b.region.Bytes, s.rxSectionSize, s.rxSections, s.version})
+	s.receive.Store(&receiveBuffer{b.region.Bytes, s.rxSectionSize, s.rxSections, s.version, s.mtu})
 	return nil
 }
 
@@ -117,7 +117,7 @@ const pageRuns = 64
 // allocateRuns makes the pool of page runs, each for the longest message. The host
 // learns of them packet by packet.
 func (s *session) allocateRuns() error {
-	s.runPages = (headroom + s.maxFrame + hv.PageSize - 1) / hv.PageSize
+	s.runPages = (headroom + maxLarge + hv.PageSize - 1) / hv.PageSize
 	r, err := s.dev.Alloc(pageRuns * s.runPages * hv.PageSize)
 	if err != nil {
 		return fmt.Errorf("allocate pages to send from: %w", err)

@@ -38,6 +38,7 @@ type fakeHost struct {
 	mac         nic.MAC
 	mtu         uint32
 	noTable     bool // sends no indirection table
+	offload     rndis.HardwareOffload
 	onNVSP      func(q *fakeQueue, t nvsp.MessageType, m []byte, tid uint64) (handled bool)
 	onControl   func(q *fakeQueue, t rndis.MessageType, m []byte, tid uint64) (handled bool)
 	onOpen      func(index int) error

@@ -152,7 +152,7 @@ func (h *fakeHost) value(o rndis.OID) ([]byte, bool) {
 	case rndis.OIDFriendlyName:
 		return rndis.AppendUTF16(nil, "Fake Adapter"), true
 	case rndis.OIDOffloadHardwareCaps:
-		return rndis.HardwareOffload{}.Append(nil, 3), true
+		return h.offload.Append(nil, 3), true
 	case rndis.OIDMediaConnectStatus:
 		return rndis.AppendUint32(nil, rndis.MediaConnected), true
 	case rndis.OIDLinkSpeed:

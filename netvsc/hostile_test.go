@@ -147,7 +147,7 @@ func TestHostileReceive(t *testing.T) {
 		{"info data beyond", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 16)},
 		{"info data in its header", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 0)},
 		{"info value of 1 byte", nvsp.ReceiveBufferID, whole, nv, put32(info(), 52, 15)},
-		{"376 ranges", nvsp.ReceiveBufferID, slices.Repeat(whole, 376), nv, good()},
+		{"563 ranges", nvsp.ReceiveBufferID, slices.Repeat(whole, maxRanges+1), nv, good()},
 		{"too long for any packet", nvsp.ReceiveBufferID, slices.Repeat(whole, 600), nv, good()},
 		{"second range bad", nvsp.ReceiveBufferID, []vmbus.ByteRange{{Count: 316}, {Count: 6}}, nv, put32(good(), 12, 5)},
 	} {
@@ -293,7 +293,10 @@ func FuzzHost(f *testing.F) {
 			}
 			// A section of its own, that the host writes once.
 			at := uint32((100 + i) * h.rxSection)
-			m := packetMessage(frame(i, 60), &rndis.Info{Has: rndis.HasHash | rndis.HasVLAN})
+			m := packetMessage(frame(i, 60), &rndis.Info{
+				Has:      rndis.HasHash | rndis.HasVLAN | rndis.InfoSet(word())&(rndis.HasPacketID|rndis.HasChecksum),
+				Checksum: word() & 0x1ff, PacketID: rndis.NewPacketID(uint8(word()&7), 1),
+			})
 			switch op % 8 {
 			case 0:
 				q.send(vmbus.AppendInBand(nil, uint16(word()&1), uint64(word())), b)

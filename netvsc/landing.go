@@ -1,6 +1,10 @@
 package netvsc
 
-import "hvnet/counter"
+import (
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/rndis"
+)
 
 // land returns where the source shall put the next frame: the free part of the
 // section that the last frame went to, for frames of one flow come together, and
@@ -46,22 +50,34 @@ func (t *sender) openRun() bool {
 // now its flow is known, and with it the channel: a frame for another one than
 // that of the batch it landed in is copied over, but what lies in a page run is
 // only handed over.
-func (t *sender) landed(first []byte, n int) {
+func (t *sender) landed(first []byte, n int, m nic.Offload) {
 	s := t.s
-	if !s.sendable(n) {
+	if !s.sendable(n, m) {
 		return
 	}
 	here := min(n, len(first))
 	to := &t.lanes[0]
-	if len(t.lanes) > 1 {
+	var info *rndis.Info
+	if len(t.lanes) > 1 || m.Checksum == nic.ChecksumPartial {
 		// The host sees this memory too: a private copy decides.
-		to = t.lane(flow(t.head[:copy(t.head[:], first[:here])]))
+		head := t.head[:copy(t.head[:], first[:here])]
+		if len(t.lanes) > 1 {
+			to = t.lane(flow(head))
+		}
+		if m.Checksum == nic.ChecksumPartial {
+			if !s.offloads.ask(&t.info, head, n, m) {
+				t.landedOffload(first[:here], n, m)
+				return
+			}
+			copy(first, head)
+			info = &t.info
+		}
 	}
 	switch {
 	case t.cur == nil && t.spare.section == none:
 		t.post(to)
 		to.open.run, t.run = t.run, none
-		t.commit(to, n)
+		t.commit(to, n, info)
 		return
 	case to == t.cur:
 	case t.steer(to, first[:here], n):
@@ -74,7 +90,7 @@ func (t *sender) landed(first []byte, n int) {
 		// loss.
 		to = t.cur
 	}
-	t.commitLanded(to, n, here)
+	t.commitLanded(to, n, here, info)
 }
 
 // steer copies the first bytes of a frame of n to a batch of the lane it belongs
@@ -102,9 +118,9 @@ func (t *sender) steer(to *lane, first []byte, n int) bool {
 
 // commitLanded accounts for a frame of n bytes whose first here bytes are in the
 // lane's open section and the rest in the page run.
-func (t *sender) commitLanded(l *lane, n, here int) {
+func (t *sender) commitLanded(l *lane, n, here int, info *rndis.Info) {
 	t.touch(l)
-	t.s.message(&l.open, n, here)
+	t.s.message(&l.open, n, here, info)
 	if here < n {
 		l.open.run, l.open.runLen, t.run = t.run, n-here, none
 		t.post(l)

@@ -92,10 +92,11 @@ func (p *pump) round() error {
 			break
 		}
 		var k int
-		if k, err = p.src.ReadFrame(first, rest); err != nil {
+		var m nic.Offload
+		if k, m, err = p.src.ReadFrame(first, rest); err != nil {
 			break
 		}
-		t.landed(first, k)
+		t.landed(first, k, m)
 	}
 	p.blocked = t.flush()
 	t.leave()

@@ -26,26 +26,26 @@ func newSource(frames ...[]byte) *source {
 	return &source{frames: frames, wake: make(chan struct{}, 1)}
 }
 
-func (s *source) ReadFrame(first, rest []byte) (int, error) {
+func (s *source) ReadFrame(first, rest []byte) (n int, o nic.Offload, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
 	if s.closed {
-		return 0, net.ErrClosed
+		return 0, o, net.ErrClosed
 	}
 	if len(s.frames) == 0 {
-		return 0, nic.ErrNoFrame
+		return 0, o, nic.ErrNoFrame
 	}
 	f := s.frames[0]
 	s.frames = s.frames[1:]
 	if len(f) > len(first)+len(rest) {
-		return 0, fmt.Errorf("no room for a frame of %d bytes in %d and %d", len(f), len(first), len(rest))
+		return 0, o, fmt.Errorf("no room for a frame of %d bytes in %d and %d", len(f), len(first), len(rest))
 	}
 	if k := copy(first, f); k < len(f) {
 		s.split++
 		copy(rest, f[k:])
 	}
-	return len(f), nil
+	return len(f), o, nil
 }
 
 func (s *source) Wait() error { <-s.wake; return nil }

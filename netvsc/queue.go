@@ -206,7 +206,9 @@ type receiver struct {
 	info   rndis.Info                 // and its per-packet information
 
 	frames []nic.Frame
-	slots  []slot // of the frames' bytes
+	slots  []slot   // of the frames' bytes
+	body   [][]byte // of the frames, in shared memory
+	join   join     // what is being put together
 	bytes  uint64
 
 	done []completion // of the host, to be looked up
@@ -218,7 +220,6 @@ type receiver struct {
 // A slot holds the private part of a received frame.
 type slot struct {
 	head [tagSize + nic.HeadLen]byte // a VLAN tag is put back in front
-	body [1][]byte
 }
 
 type completion struct {

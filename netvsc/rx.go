@@ -9,15 +9,17 @@ import (
 )
 
 const (
-	// maxRanges is how many ranges a receive packet may have. hv_netvsc takes
-	// as many from hosts that don't coalesce.
-	maxRanges = 375
+	// maxRanges is how many ranges a receive packet may have: as many as
+	// hv_netvsc takes from hosts that coalesce.
+	maxRanges = 562
 	// frameSlots is how many frames one batch can hold: the packet that crosses
 	// half of it ends the batch.
 	frameSlots = maxRanges + 128
 	// packetMax is the largest packet in bytes that a host may send: NVSP
 	// message, ranges and something to spare, as hv_netvsc has it.
-	packetMax = 24 + 562*8 + 40 + 64
+	packetMax = 24 + maxRanges*8 + 40 + 64
+	// bodySlots is how many pieces the frames of one batch can have in all.
+	bodySlots = 2 * frameSlots
 	// frontSize is how many of the first bytes of a message are copied for a
 	// look at its header: all per-packet information of today's hosts fits.
 	frontSize = 128
@@ -29,18 +31,22 @@ func (r *receiver) init() {
 	r.buf = make([]byte, packetMax)
 	r.frames = make([]nic.Frame, 0, frameSlots)
 	r.slots = make([]slot, frameSlots)
+	r.body = make([][]byte, 0, bodySlots)
+	r.join.parts = make([][]byte, 0, maxRanges)
 	r.done = make([]completion, 0, pollPackets)
 	r.owed = make([]owed, 0, pollPackets)
 }
 
 // begin starts a batch.
 func (r *receiver) begin() {
-	r.frames, r.bytes = r.frames[:0], 0
+	r.frames, r.body, r.bytes = r.frames[:0], r.body[:0], 0
 	r.done = r.done[:0]
 }
 
 // room reports whether another packet fits into the batch.
-func (r *receiver) room() bool { return len(r.frames) <= frameSlots-maxRanges }
+func (r *receiver) room() bool {
+	return len(r.frames) <= frameSlots-maxRanges && len(r.body) <= bodySlots-maxRanges
+}
 
 // badMessage counts a message that makes no sense and was dropped, badFrame one
 // with frames.
@@ -97,8 +103,13 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 		if !r.Within(len(rx.mem)) || int(r.Count) > rx.section ||
 			!q.received(rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
+			q.join.abandon() // a packet with a hole is none
 			ok = false
 		}
+	}
+	if q.join.abandon() { // pieces do not go on in another packet
+		q.badFrame()
+		ok = false
 	}
 	return ok
 }
@@ -121,35 +132,54 @@ func (q *queue) received(m []byte) bool {
 		front = q.front[:copy(q.front[:], m)]
 		p, err = rndis.ParsePacket(front, len(m))
 	}
-	if err != nil || p.DataLen < nic.MinFrame || p.DataLen > nic.MaxFrame {
+	if err != nil || p.DataLen > nic.MaxFrame {
+		return false
+	}
+	q.info.Has = 0
+	if len(p.PPI) > 0 && p.Info(&q.info) != nil {
 		return false
 	}
 	data := m[p.DataOffset : p.DataOffset+p.DataLen]
-	sl := &q.slots[len(q.frames)]
-	k := copy(sl.head[tagSize:], data)
-	q.frames = q.frames[:len(q.frames)+1]
-	f := &q.frames[len(q.frames)-1]
-	f.Head, f.Body, f.Channel = sl.head[tagSize:tagSize+k], nil, uint16(q.index)
-	f.Hash, f.HashKind = 0, nic.HashNone
-	if k < len(data) {
-		sl.body[0] = data[k:]
-		f.Body = sl.body[:]
+	if q.info.Has&rndis.HasPacketID != 0 && q.info.PacketID.Flags()&rndis.PacketFragment != 0 {
+		return q.fragment(data)
 	}
-	q.bytes += uint64(p.DataLen)
-	if len(p.PPI) > 0 && !q.inform(f, sl, &p) {
-		q.frames = q.frames[:len(q.frames)-1]
-		q.bytes -= uint64(p.DataLen)
+	q.join.abandon()
+	if len(data) < nic.MinFrame {
 		return false
 	}
+	q.frame(data)
 	return true
+}
+
+// frame adds a frame to the batch.
+func (q *queue) frame(data []byte) {
+	f, sl := q.begun(data)
+	if q.info.Has != 0 {
+		q.inform(f, sl)
+	}
+}
+
+// begun adds a frame that begins with data, in shared memory, to the batch. Its first
+// bytes become private.
+func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
+	sl := &q.slots[len(q.frames)]
+	q.frames = q.frames[:len(q.frames)+1]
+	f := &q.frames[len(q.frames)-1]
+	k := copy(sl.head[tagSize:], data)
+	f.Head, f.Body, f.Channel = sl.head[tagSize:tagSize+k], nil, uint16(q.index)
+	f.Hash, f.HashKind, f.Offload = 0, nic.HashNone, nic.Offload{}
+	if k < len(data) {
+		at := len(q.body)
+		q.body = append(q.body, data[k:])
+		f.Body = q.body[at : at+1 : at+1]
+	}
+	q.bytes += uint64(len(data))
+	return f, sl
 }
 
 // inform applies the per-packet information to a frame. A tag that the host has
 // stripped goes back in front: a sink knows only frames.
-func (q *queue) inform(f *nic.Frame, sl *slot, p *rndis.Packet) bool {
-	if p.Info(&q.info) != nil {
-		return false
-	}
+func (q *queue) inform(f *nic.Frame, sl *slot) {
 	if q.info.Has&rndis.HasHash != 0 {
 		f.Hash, f.HashKind = q.info.Hash, nic.HashL4
 	}
@@ -162,7 +192,9 @@ func (q *queue) inform(f *nic.Frame, sl *slot, p *rndis.Packet) bool {
 		f.Head = sl.head[:tagSize+len(f.Head)]
 		q.bytes += tagSize
 	}
-	return true
+	if q.info.Has&rndis.HasChecksum != 0 {
+		q.verified(f, rndis.RxChecksum(q.info.Checksum))
+	}
 }
 
 // message handles an NVSP message that the host sends unasked.

@@ -37,12 +37,14 @@ type session struct {
 	txSections    int
 
 	// For senders: what fits where, in bytes.
-	maxFrame   int    // longest frame
+	maxFrame   int    // longest frame, but for those that are cut
 	align      int    // of a message behind another, a power of two
 	limit      int    // a message must end here in its section
 	landing    int    // free bytes worth reading a frame of unknown length into
 	needRun    bool   // a section can't take the longest frame
 	maxPackets uint32 // in one send
+
+	offloads offloads // what the host does for what is sent
 
 	// receive is for the queues' goroutines, which run from the beginning: nil
 	// until there is a receive buffer.
@@ -75,6 +77,7 @@ type receiveBuffer struct {
 	section int          // bytes of a section
 	count   int          // of sections
 	version nvsp.Version // negotiated
+	mtu     int
 }
 
 const tableSize = nvsp.TableEntries

@@ -7,6 +7,7 @@ import (
 	"hvnet/counter"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/offload"
 )
 
 // Up lets frames through: the host passes on what is for the NIC's address, all
@@ -63,7 +64,8 @@ func (n *NIC) setSink(sink nic.Sink) {
 	if sink == nil {
 		n.sink.Store(nil)
 	} else {
-		n.sink.Store(&sink)
+		var whole nic.Sink = offload.NewSink(sink)
+		n.sink.Store(&whole)
 	}
 	for _, q := range n.session.Load().queues {
 		q.delivering.Lock() // waits for a call that is going on

@@ -8,9 +8,9 @@ import (
 	"hvnet/rndis"
 )
 
-// headroom is what is kept free in front of a frame: the RNDIS header, without
-// per-packet information.
-const headroom = rndis.PacketHeaderSize
+// headroom is what is kept free in front of a frame: the RNDIS header, with one piece
+// of per-packet information, which a frame may turn out to need when it has landed.
+const headroom = rndis.PacketHeaderSize + rndis.PPISize
 
 // A batch is what one ring packet carries: RNDIS messages in a send section, the
 // last of which may go on in a page run; or one message in a page run alone.
@@ -51,6 +51,10 @@ type sender struct {
 	spare batch             // or else in the section of this one, if it has one,
 	run   int32             // and on, or alone, in this page run
 	head  [nic.HeadLen]byte // private copy of what decides about the frame
+	whole []byte            // of a frame that the driver has to work on
+	info  rndis.Info        // what the host is asked for the frame
+
+	cutting [2]cutting // one for pieces that are cut again
 }
 
 func newSender(s *session) *sender {
@@ -123,11 +127,19 @@ func (t *sender) lane(hash uint32) *lane { return t.table[hash%tableSize] }
 
 // add copies a frame to its lane. It returns false if there is no way to take it now.
 func (t *sender) add(f *nic.Frame) bool {
-	s := t.s
 	n := f.Len()
-	if !s.sendable(n) {
+	switch {
+	case !t.s.sendable(n, f.Offload):
 		return true
+	case f.Offload.Checksum == nic.ChecksumPartial:
+		return t.addOffload(f)
 	}
+	return t.put(f, n, nil, nil)
+}
+
+// put is add for a frame of n bytes that the host does what info says for, with other first
+// bytes if head is not empty. A checksum that is left without info is computed.
+func (t *sender) put(f *nic.Frame, n int, info *rndis.Info, head []byte) bool {
 	l := &t.lanes[0]
 	if len(t.lanes) > 1 {
 		hash := f.Hash
@@ -144,16 +156,26 @@ func (t *sender) add(f *nic.Frame) bool {
 		return false
 	}
 	f.CopyTo(mem)
-	t.commit(l, n)
+	switch {
+	case info != nil:
+		copy(mem, head)
+	case f.Offload.Checksum == nic.ChecksumPartial:
+		complete(mem, f.Offload)
+	}
+	t.commit(l, n, info)
 	return true
 }
 
 // sendable reports whether a frame of n bytes can be sent, and counts it if not.
-func (s *session) sendable(n int) bool {
+func (s *session) sendable(n int, m nic.Offload) bool {
+	longest := s.maxFrame
+	if m.Segment != nic.SegmentNone && nic.HeaderLen+int(m.Size) <= s.maxFrame {
+		longest = maxLarge
+	}
 	switch {
-	case n < nic.MinFrame:
+	case n < nic.MinFrame, m.Checksum == nic.ChecksumPartial && int(m.Start)+int(m.Field)+2 > n:
 		s.n.count.Add(counter.TxMalformed, 1)
-	case n > s.maxFrame:
+	case n > longest:
 		s.n.count.Add(counter.TxTooBig, 1)
 	default:
 		return true
@@ -195,13 +217,13 @@ func (t *sender) openSection(b *batch) bool {
 }
 
 // commit accounts for a frame of n bytes that is where room said.
-func (t *sender) commit(l *lane, n int) {
+func (t *sender) commit(l *lane, n int, info *rndis.Info) {
 	t.touch(l)
 	if l.open.section != none {
-		t.s.message(&l.open, n, n)
+		t.s.message(&l.open, n, n, info)
 		return
 	}
-	t.s.messageInRun(&l.open, n)
+	t.s.messageInRun(&l.open, n, info)
 	t.post(l)
 }
 
@@ -217,14 +239,14 @@ func (s *session) next(b *batch) int { return (b.used + s.align - 1) &^ (s.align
 
 // message writes the RNDIS header for a frame of n bytes, the first here of which
 // are in the section and the rest in the batch's page run.
-func (s *session) message(b *batch, n, here int) {
+func (s *session) message(b *batch, n, here int, info *rndis.Info) {
 	at := s.next(b)
 	if b.frames > 0 {
 		// A message that another one follows is padded, and its length says so.
 		clear(b.mem[b.used:at])
 		rndis.SetPacketLength(b.mem[b.last:], at-b.last)
 	}
-	rndis.PutPacket(b.mem[at:], n, nil)
+	rndis.PutPacketAt(b.mem[at:], headroom, n, info)
 	b.last, b.used = at, at+headroom+here
 	b.frames++
 	b.bytes += uint32(n)
@@ -232,8 +254,8 @@ func (s *session) message(b *batch, n, here int) {
 
 // messageInRun writes the RNDIS header for a frame of n bytes that is in the
 // batch's page run alone.
-func (s *session) messageInRun(b *batch, n int) {
-	rndis.PutPacket(s.runs.bytes(b.run), n, nil)
+func (s *session) messageInRun(b *batch, n int, info *rndis.Info) {
+	rndis.PutPacketAt(s.runs.bytes(b.run), headroom, n, info)
 	b.runLen = headroom + n
 	b.frames, b.bytes = 1, uint32(n)
 }

@@ -22,6 +22,8 @@ type adapter struct {
 	initialized bool
 	filter      uint32
 	rss         rssState
+	sums        rxSums       // checksums that the guest is told of
+	coalesced   nic.Offloads // what it gets as coalesced packets
 }
 
 // A change says what a control message has changed, for the data path to follow.
@@ -31,6 +33,7 @@ const (
 	changedFilter change = 1 << iota
 	changedRSS
 	changedMAC
+	changedOffload
 )
 
 // handle answers one control message in private memory. reply is nil where the

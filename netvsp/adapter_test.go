@@ -79,7 +79,7 @@ func TestQueries(t *testing.T) {
 		rndis.OIDCurrentPacketFilter:  words(0),
 		rndis.OIDFriendlyName:         []byte("p\x00o\x00r\x00t\x00\x00\x00"),
 		rndis.OIDReceiveScaleCaps:     append(words(0x00120288, 0x301, 1, 8), 128, 0),
-		rndis.OIDOffloadCurrentConfig: append(words(0x009c03a7), make([]byte, 152)...),
+		rndis.OIDOffloadCurrentConfig: a.ctl.profile.Offload.Append(nil, 3),
 	} {
 		if got, s := query(t, a, o, nil); s != rndis.StatusSuccess || !bytes.Equal(got, want) {
 			t.Errorf("%v: %v\n%x, want\n%x", o, s, got, want)
@@ -106,7 +106,8 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// TestOffloadCaps: nothing is offered, in the structure that the guest knows.
+// TestOffloadCaps: what the profile has is offered, in the structure that the guest
+// knows.
 func TestOffloadCaps(t *testing.T) {
 	a := newAdapter(t, nvsp.V61)
 	for revision, size := range map[int]int{1: 112, 2: 144, 3: 156} {
@@ -114,7 +115,8 @@ func TestOffloadCaps(t *testing.T) {
 		copy(in, rndis.HardwareOffloadQuery(revision).Append(nil))
 		got, s := query(t, a, rndis.OIDOffloadHardwareCaps, in)
 		o, err := rndis.ParseHardwareOffload(got)
-		if s != rndis.StatusSuccess || err != nil || len(got) != size || int(got[1]) != revision || o != (rndis.HardwareOffload{}) {
+		if s != rndis.StatusSuccess || err != nil || len(got) != size || int(got[1]) != revision ||
+			o.IPv4 != a.ctl.profile.Offload.IPv4 || o.LSOv6 != a.ctl.profile.Offload.LSOv6 || (o.RSCv4 == 1) != (revision == 3) {
 			t.Errorf("revision %d: %v, %d bytes, %+v, %v", revision, s, len(got), o, err)
 		}
 	}

@@ -60,7 +60,7 @@ func (b *batch) reset() {
 // was looked at is what travels. The copy is made of one piece of src, or of the
 // first page range: a guest that splits header and per-packet information over page
 // ranges is refused, as real hosts do.
-func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err error) {
+func (b *batch) add(src *scatter, pos int, channel uint16, offered *rndis.HardwareOffload) (length int, err error) {
 	h := &b.heads[len(b.frames)]
 	n := src.head(h[:rndis.PacketHeadSize], pos)
 	if pos == 0 && n >= rndis.HeaderSize && rndis.MessageType(binary.LittleEndian.Uint32(h[:])) != rndis.TypePacket {
@@ -81,10 +81,6 @@ func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err erro
 		if err := p.Info(&info); err != nil {
 			return 0, err
 		}
-		const sums = rndis.TxTCP | rndis.TxUDP | rndis.TxIPHeader
-		if info.Has&rndis.HasLargeSend != 0 || info.Has&rndis.HasChecksum != 0 && rndis.TxChecksum(info.Checksum)&sums != 0 {
-			return 0, errOffload
-		}
 	}
 	headLen := min(p.DataLen, nic.HeadLen)
 	var first []byte
@@ -104,6 +100,12 @@ func (b *batch) add(src *scatter, pos int, channel uint16) (length int, err erro
 		k := len(b.pieces)
 		b.pieces = src.slice(b.pieces, pos+p.DataOffset+headLen, p.DataLen-headLen)
 		f.Body = b.pieces[k:len(b.pieces):len(b.pieces)]
+	}
+	if info.Has&(rndis.HasLargeSend|rndis.HasChecksum) != 0 {
+		if err := asked(f, &info, offered, f.Len()-p.DataLen); err != nil {
+			b.drop()
+			return 0, err
+		}
 	}
 	return p.Length, nil
 }

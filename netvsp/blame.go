@@ -13,7 +13,7 @@ import (
 // The rules that packets with frames break. They are values, so that a hostile guest
 // can't make the data path allocate.
 var (
-	errOffload = rule.FrameOffload.Broken("an offload that was not offered")
+	errOffload = rule.FrameOffload.Broken("an offload that was not offered, or not for such a frame")
 	errSplit   = rule.FrameHeader.Broken("RNDIS header split over page ranges, or too many of them")
 	errSection = rule.SendSection.Broken("a send section that is not in the send buffer")
 	errControl = rule.RNDISAlone.Broken("a message that is no frame, where none may be")

@@ -17,11 +17,12 @@ const (
 	DropRunt                  // shorter than an Ethernet header
 	DropFault                 // memory of the frame or for it is gone
 	DropClosing               // the device is being taken from the guest, or closed by it
+	DropOffload               // could not be cut as its metadata say
 	drops
 )
 
 var dropText = [drops]string{"no guest", "filter", "no receive buffer", "no section", "ring full",
-	"too long", "bad source", "runt", "memory gone", "closing"}
+	"too long", "bad source", "runt", "memory gone", "closing", "not to be cut"}
 
 // String returns the reason in a few words.
 func (d Drop) String() string {

@@ -1,8 +1,6 @@
 package netvsp
 
 import (
-	"encoding/binary"
-
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
@@ -31,6 +29,7 @@ type delivery struct {
 	ranges [maxRanges]vmbus.ByteRange
 	head   []byte
 	n      int
+	packet uint16 // number of the last coalesced packet
 	tally  [drops]uint64
 }
 
@@ -103,6 +102,7 @@ func (q *queue) blame(err error) {
 func (q *queue) write(frames []nic.Frame) {
 	d := &q.delivery
 	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
+	sums := rxSums(q.s.sums.Load())
 	if r == nil || passes.bits == 0 {
 		count, reason := &q.count, DropFilter
 		if q.stopped() {
@@ -134,10 +134,27 @@ func (q *queue) write(frames []nic.Frame) {
 			}
 		}
 		var info rndis.Info
-		tagged := len(f.Head) >= nic.HeaderLen+vlanTag && binary.BigEndian.Uint16(f.Head[12:]) == 0x8100
+		if sums != 0 && f.Offload.Segment == nic.SegmentNone {
+			if sum := sums.verify(f, n); sum != 0 {
+				info.Has, info.Checksum = rndis.HasChecksum, uint32(sum)
+			}
+		}
+		tag, tagged := tagOf(f)
+		if tagged {
+			info.Has, info.VLAN = info.Has|rndis.HasVLAN, tag
+		}
+		if f.Offload.Segment != nic.SegmentNone {
+			reason, ok := q.coalesced(f, n, info, &room)
+			if !ok {
+				d.tally[reason]++
+				continue
+			}
+			sent++
+			sentBytes += uint64(n)
+			continue
+		}
 		if tagged {
 			n -= vlanTag
-			info.Has, info.VLAN = rndis.HasVLAN, binary.BigEndian.Uint16(f.Head[14:])
 		}
 		if n > r.longest {
 			d.tally[DropTooLong]++
@@ -161,7 +178,7 @@ func (q *queue) write(frames []nic.Frame) {
 				k += copy(b[k:], p)
 			}
 		} else {
-			rndis.PutPacketAt(section, r.offset, n, nil)
+			rndis.PutPacketAt(section, r.offset, n, &info)
 			f.CopyTo(section[r.offset:])
 		}
 		d.ranges[d.n-1] = vmbus.ByteRange{Count: uint32(r.offset + n), Offset: uint32(at)}

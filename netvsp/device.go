@@ -51,7 +51,8 @@ type Config struct {
 	Fault func(error)
 }
 
-// A Port is where the frames of the guest go.
+// A Port is where the frames of the guest go. It takes whatever they leave to be done;
+// an [offload.Sink] does that for one that does not.
 type Port interface {
 	nic.Sink
 	Close()
@@ -93,11 +94,15 @@ func New(cfg Config, connect func(sink nic.Sink) (Port, error)) *Device {
 // time has the device.
 func (d *Device) Backend(bus channel.Bus) channel.Backend { return &backend{d: d, bus: bus} }
 
+// Takes implements nic.Taker: packets that are to be cut are whole to a guest that
+// coalesces what it receives. Those to others are cut here.
+func (d *Device) Takes() nic.Offloads { return coalescing }
+
 // WriteFrames delivers frames to the guest. It never blocks: what the guest has no
 // room for is dropped and counted.
 func (d *Device) WriteFrames(frames []nic.Frame) {
 	if s := d.live.Load(); s != nil {
-		s.deliver(frames)
+		s.in.Load().WriteFrames(frames)
 		return
 	}
 	d.lost.rxDropped[DropNoGuest].Add(uint64(len(frames)))

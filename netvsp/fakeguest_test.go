@@ -134,7 +134,8 @@ type fakeGuest struct {
 	ch               *channel.Channel
 	host             *channel.Channel
 	version          nvsp.Version
-	size             int // of a receive section
+	caps             nvsp.Capabilities // to announce, besides VLAN
+	size             int               // of a receive section
 	sections         int
 	tid              uint64
 	request          uint32
@@ -383,7 +384,7 @@ func (g *fakeGuest) connect(v nvsp.Version) {
 	}
 	g.version = v
 	if v >= nvsp.V2 {
-		g.tell(nvsp.NDISConfig{MTU: 1514, Capabilities: nvsp.CapVLAN}.Append(nil))
+		g.tell(nvsp.NDISConfig{MTU: 1514, Capabilities: nvsp.CapVLAN | g.caps}.Append(nil))
 	}
 	g.tell(v.NDIS().Append(nil))
 	r, err := nvsp.ParseSendReceiveBufferComplete(g.ask(nvsp.SendReceiveBuffer{GPADL: recvGPADL, ID: nvsp.ReceiveBufferID}.Append(nil)))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hvnet/hv"
+	"hvnet/internal/packets"
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/vmbus"
@@ -85,6 +86,20 @@ func TestFault(t *testing.T) {
 		g.put(g.ch, []byte{6, 0, 2, 0, 0, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0}, m.Append(nil))
 		told(faults)
 		g.backend.Close(g.host)
+	})
+	t.Run("of another guest, coalesced", func(t *testing.T) {
+		g := coalescingGuest(t)
+		f, view := g.onFile(0xdead, 1<<40, sendBytes)
+		b := packets.Shape{}.Frame(packets.Random(4000))
+		copy(b, guestMAC[:])
+		large := packets.Partial(b, nic.SegmentTCPv4, 1000)
+		large.Body = [][]byte{large.Body[0][:1500], view[:len(large.Body[0])-1500]}
+		f.Truncate(0)
+		g.dev.WriteFrames([]nic.Frame{large})
+		if info := g.dev.Info(); info.RxDropped[DropFault] != 1 || info.SectionsInUse != 0 || info.Stage != StageUp {
+			t.Errorf("%+v", info)
+		}
+		g.account()
 	})
 	// The memory of a sender goes away between check and copy: the receiver drops
 	// the frame and stays.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"hvnet/internal/packets"
 	"hvnet/nvsp"
 	"hvnet/ring"
 	"hvnet/rndis"
@@ -357,9 +358,10 @@ func FuzzDevice(f *testing.F) {
 		for i := range g.page.Bytes[:8192] {
 			g.page.Bytes[i] = byte(r.Uint32())
 		}
-		for range 4 {
-			copy(g.page.Bytes[r.IntN(8000):], good)
-			copy(g.send.Bytes[r.IntN(10)*6144:], good)
+		large, info := sent(packets.Shapes[r.IntN(len(packets.Shapes))], 2000, 500)
+		for _, m := range [][]byte{good, good, packet(large, info)} {
+			copy(g.page.Bytes[r.IntN(8000-len(m)):], m)
+			copy(g.send.Bytes[r.IntN(10)*6144:], m)
 		}
 		batch := batchOf(3, 100)
 		out := make([]byte, 0, 512)

@@ -180,41 +180,6 @@ func setPacketFilter(a *adapter, in []byte) (change, rndis.Status) {
 	return changedFilter, rndis.StatusSuccess
 }
 
-// hardwareOffload says what the device can do for frames: nothing so far, and an
-// offload that is not there is not offered. The guest names the revision of the
-// structure that it knows; without a name it gets the one of its NVSP version.
-func hardwareOffload(a *adapter, in []byte) ([]byte, rndis.Status) {
-	revision := 3
-	if h, err := rndis.ParseObjectHeader(in); err == nil && h.Type == rndis.ObjectOffload && h.Revision > 0 {
-		revision = min(revision, int(h.Revision))
-	}
-	return rndis.HardwareOffload{}.Append(nil, revision), rndis.StatusSuccess
-}
-
-// setOffload checks what the guest wants to use. Drivers ask for checksum "both"
-// without looking at what is offered, and then do not use it, so only what no host
-// has is refused.
-func setOffload(_ *adapter, in []byte) (change, rndis.Status) {
-	p, err := rndis.ParseOffloadParameters(in)
-	if err != nil {
-		return 0, rndis.StatusInvalidData
-	}
-	if p.LSOv1 == rndis.OffloadOn || p.IPsecV1 > rndis.OffloadOff {
-		return 0, rndis.StatusNotSupported
-	}
-	for _, c := range [...]rndis.OffloadChoice{p.IPv4, p.TCPv4, p.UDPv4, p.TCPv6, p.UDPv6} {
-		if c > rndis.ChecksumBoth {
-			return 0, rndis.StatusInvalidData
-		}
-	}
-	for _, c := range [...]rndis.OffloadChoice{p.LSOv4, p.LSOv6, p.RSCv4, p.RSCv6} {
-		if c > rndis.OffloadOn {
-			return 0, rndis.StatusInvalidData
-		}
-	}
-	return 0, rndis.StatusSuccess
-}
-
 // setEncapsulation accepts plain Ethernet, the only encapsulation there is. Windows
 // guests need the answer.
 func setEncapsulation(_ *adapter, in []byte) (change, rndis.Status) {

@@ -9,6 +9,7 @@ import (
 	"hvnet/hv"
 	"hvnet/nvsp"
 	"hvnet/ring"
+	"hvnet/rndis"
 	"hvnet/rule"
 	"hvnet/vmbus"
 	"hvnet/vmbus/channel"
@@ -51,6 +52,7 @@ type queue struct {
 	work    sync.Mutex
 	sendBuf buffer
 	longest int // frame in bytes, tag included
+	offered *rndis.HardwareOffload
 	okBytes []byte
 	noBytes []byte // payloads of the completions of data: success and failure
 	packet  [maxPacket]byte
@@ -103,6 +105,7 @@ func newQueue(s *session, ch *channel.Channel) *queue {
 // limits takes what was negotiated. The caller holds work.
 func (q *queue) limits(c *control) {
 	q.longest = c.mtu + vlanTag
+	q.offered = &c.profile.Offload
 	q.okBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
 	q.noBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusFail}.Append(nil))
 }

@@ -134,7 +134,7 @@ func (q *queue) frames() error {
 		if q.batch.full(len(q.src.pieces)) {
 			q.emit()
 		}
-		n, err := q.batch.add(&q.src, pos, uint16(q.index))
+		n, err := q.batch.add(&q.src, pos, uint16(q.index), q.offered)
 		if err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (q *queue) check() {
 	switch n := f.Len(); {
 	case n < nic.MinFrame:
 		reason = DropRunt
-	case n > q.longest:
+	case wireLen(f, n) > q.longest:
 		reason = DropTooLong
 	case f.Src() != *q.s.mac.Load() && !q.s.d.cfg.AllowSpoofing:
 		reason = DropSource

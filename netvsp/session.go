@@ -9,6 +9,7 @@ import (
 	"hvnet/hv"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/offload"
 	"hvnet/rule"
 	"hvnet/vmbus/channel"
 )
@@ -39,6 +40,8 @@ type session struct {
 	filter atomic.Uint32 // packet filter; 0: nothing is indicated
 	open   atomic.Bool   // RNDIS is initialized: the guest may send
 	mac    atomic.Pointer[nic.MAC]
+	sums   atomic.Uint32                // rxSums
+	in     atomic.Pointer[offload.Sink] // in front of the steering: cuts what the guest does not coalesce
 	steer  atomic.Pointer[steering]
 
 	stagings sync.Pool // of *staging
@@ -64,6 +67,7 @@ func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel)
 	s.queues = []*queue{newQueue(s, primary)}
 	s.primary().limits(&s.ctl)
 	s.steer.Store(&steering{queues: s.queues[:1:1]})
+	s.takes()
 	return s
 }
 
@@ -216,6 +220,10 @@ func (s *session) apply(ch change) {
 	if ch&changedMAC != 0 {
 		mac := s.rndis.mac
 		s.mac.Store(&mac)
+	}
+	if ch&changedOffload != 0 {
+		s.sums.Store(uint32(s.rndis.sums))
+		s.takes()
 	}
 	s.open.Store(s.rndis.initialized)
 	if ch&changedFilter == 0 {

@@ -73,6 +73,8 @@ type Frame struct {
 	// Channel is the index of the channel that the frame came in on, for links
 	// that keep flows apart.
 	Channel uint16
+	// Offload is what is left to be done for the frame, or known about it.
+	Offload Offload
 }
 
 // Len returns the frame's length in bytes.
@@ -121,9 +123,10 @@ type Sink interface {
 // nothing is copied on the way (a TAP does one readv).
 type Source interface {
 	// ReadFrame reads one frame: the first bytes go to first, what is over to
-	// rest. n is the frame's length. It does not block: ErrNoFrame says that
-	// there is none now. A frame that does not fit is dropped and counted.
-	ReadFrame(first, rest []byte) (n int, err error)
+	// rest. n is the frame's length, o what it leaves to be done. It does not
+	// block: ErrNoFrame says that there is none now. A frame that does not fit is
+	// dropped and counted.
+	ReadFrame(first, rest []byte) (n int, o Offload, err error)
 	// Wait blocks until there may be a frame, the source is closed
 	// (net.ErrClosed), or Wake was called.
 	Wait() error

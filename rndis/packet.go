@@ -29,10 +29,11 @@ func PutPacket(b []byte, frameLen int, info *Info) int {
 	return n
 }
 
-// PutPacketAt is PutPacket for a host: with the frame at b[dataOffset], behind a gap
-// that is left as it is, so that every frame is at the same place of its section.
-// dataOffset is at least MaxPacketHeader. Without PPIs their offset is 0, as Linux
-// wants it: any other makes it look for some (rndis_get_ppi).
+// PutPacketAt is PutPacket with the frame at b[dataOffset], behind a gap that is left as
+// it is. Hosts use it to have every frame at the same place of its section, guests
+// because a frame may lie there before it is known what it needs. dataOffset leaves
+// room for header and PPIs. Without PPIs their offset is 0, as Linux wants it: any
+// other makes it look for some (rndis_get_ppi).
 func PutPacketAt(b []byte, dataOffset, frameLen int, info *Info) {
 	at, ppi := 0, 0
 	if info != nil && info.Has != 0 {

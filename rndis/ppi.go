@@ -29,11 +29,11 @@ func (t PPIType) String() string {
 	return fmt.Sprintf("PPI type %#x", uint32(t))
 }
 
-// ppiHeader is size, type and data offset; ppiSize a whole PPI of netvsc, whose
-// data is always four bytes.
+// PPISize is the size in bytes of a PPI of netvsc, whose data is always four bytes,
+// and ppiHeader what is in front of that: size, type and data offset.
 const (
+	PPISize   = 16
 	ppiHeader = 12
-	ppiSize   = 16
 )
 
 // InfoSet says which values of an Info are there.
@@ -87,12 +87,12 @@ func (in *Info) put(b []byte) int {
 }
 
 func putPPI(b []byte, t PPIType, v uint32) int {
-	b = b[:ppiSize]
-	le.PutUint32(b, ppiSize)
+	b = b[:PPISize]
+	le.PutUint32(b, PPISize)
 	le.PutUint32(b[4:], uint32(t))
 	le.PutUint32(b[8:], ppiHeader)
 	le.PutUint32(b[12:], v)
-	return ppiSize
+	return PPISize
 }
 
 // Info reads all PPIs of the packet into in. Unknown ones are skipped, of two of

@@ -66,7 +66,7 @@ var (
 	FrameHeader = add("frame-header",
 		"header and per-packet information of a frame lie in one send section, or in the first page range", filter+"rndis_filter_send_request")
 	FrameOffload = add("frame-offload",
-		"a frame asks for those offloads only that the host has offered", msRNDIS+"Per-Packet-Info; OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES of the Windows driver kit")
+		"a frame asks for those offloads only that the host has offered, and for what is in it", msRNDIS+"Per-Packet-Info; OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES of the Windows driver kit")
 	SendSection = add("send-section",
 		"a send section is one of the send buffer's, and holds no more than its size", netH+"struct nvsp_1_message_send_rndis_packet, send_buf_section_index")
 	SendPages = add("send-pages",

@@ -264,7 +264,7 @@ func TestTAP(t *testing.T) {
 	buf := make([]byte, 2000)
 	q := eth0.Queue(0)
 	for {
-		n, err := q.ReadFrame(buf, nil)
+		n, _, err := q.ReadFrame(buf, nil)
 		if err == nil && n >= nic.MinFrame {
 			break // IPv6 announces itself
 		}

@@ -13,16 +13,17 @@ type Drop int
 
 // The reasons.
 const (
-	DropRunt   Drop = iota // shorter than an Ethernet header
-	DropLong               // longer than nic.MaxFrame
-	DropSource             // the source is a group address or zero
-	DropForged             // the source is the fixed address of another port
-	DropLocal              // the destination is on the port that the frame came from
-	DropClosed             // the port was closed
+	DropRunt    Drop = iota // shorter than an Ethernet header
+	DropLong                // longer than nic.MaxFrame
+	DropSource              // the source is a group address or zero
+	DropForged              // the source is the fixed address of another port
+	DropLocal               // the destination is on the port that the frame came from
+	DropClosed              // the port was closed
+	DropOffload             // for the port: it could not be cut as its metadata say
 	drops
 )
 
-var dropText = [drops]string{"runt", "too long", "bad source", "forged source", "local", "port closed"}
+var dropText = [drops]string{"runt", "too long", "bad source", "forged source", "local", "port closed", "not to be cut"}
 
 // String returns the reason in a word or two.
 func (d Drop) String() string {
@@ -123,6 +124,9 @@ func (p *Port) info() PortInfo {
 		if n := c.dropped[d].Load(); n > 0 {
 			info.Dropped[Drop(d)] = n
 		}
+	}
+	if n := p.out.Malformed.Load(); n > 0 {
+		info.Dropped[DropOffload] = n
 	}
 	return info
 }

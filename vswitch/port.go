@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"hvnet/nic"
+	"hvnet/offload"
 )
 
 // A Port is one place to connect to. Its methods may be called from any goroutine.
@@ -11,7 +12,7 @@ type Port struct {
 	sw     *Switch
 	name   string
 	mac    nic.MAC
-	out    nic.Sink
+	out    *offload.Sink
 	slot   int
 	closed atomic.Bool
 

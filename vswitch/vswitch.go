@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"hvnet/nic"
+	"hvnet/offload"
 )
 
 // The defaults of Config.
@@ -94,7 +95,8 @@ type PortOptions struct {
 	MAC nic.MAC
 }
 
-// Connect adds a port. Frames for the port go to out; it is called from the
+// Connect adds a port. Frames for the port go to out, completed and cut unless it is a
+// [nic.Taker]; it is called from the
 // goroutines that write to other ports, without a lock held, so it may itself
 // write to its port. The name is for people and need not be unique.
 func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, error) {
@@ -110,7 +112,7 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 	if slot >= MaxPorts {
 		return nil, fmt.Errorf("connect port %s: %w (%d ports)", name, ErrFull, MaxPorts)
 	}
-	p := &Port{sw: s, name: name, mac: opt.MAC, out: out, slot: slot}
+	p := &Port{sw: s, name: name, mac: opt.MAC, out: offload.NewSink(out), slot: slot}
 	if !opt.MAC.IsZero() {
 		if st := s.stations[opt.MAC]; st != nil {
 			if st.fixed {

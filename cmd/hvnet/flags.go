@@ -57,7 +57,7 @@ func (p *hostPlan) connect(h *host.Host) error {
 		}
 	}
 	for _, name := range p.taps {
-		switch err := h.AddTAP(tap.Config{Name: name}); {
+		switch err := h.AddTAP(tap.Config{Name: name, Offloads: tap.Offloads}); {
 		case errors.Is(err, tap.ErrExists):
 			return fmt.Errorf("--uplink tap:%s: an interface %s exists in this network namespace: choose another name", name, name)
 		case err != nil:

@@ -55,7 +55,7 @@ func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_
 		}
 	}()
 	e.tap, err = at.OpenTAP(ctx, tap.Config{
-		Name: name, Queues: g.NIC.Channels().Max, MAC: g.NIC.MAC(), MTU: g.NIC.MTU(),
+		Name: name, Queues: g.NIC.Channels().Max, MAC: g.NIC.MAC(), MTU: g.NIC.MTU(), Offloads: tap.Offloads, Largest: g.NIC.LargeSend(),
 	})
 	switch {
 	case errors.Is(err, tap.ErrExists):

@@ -36,7 +36,7 @@ func newKernelStation(ctx context.Context, g *guest.Guest) (_ station, err error
 		return nil, err
 	}
 	s.tap, err = s.box.OpenTAP(ctx, tap.Config{
-		Name: "eth0", Queues: g.NIC.Channels().Max, MAC: g.NIC.MAC(), MTU: g.NIC.MTU(),
+		Name: "eth0", Queues: g.NIC.Channels().Max, MAC: g.NIC.MAC(), MTU: g.NIC.MTU(), Offloads: tap.Offloads, Largest: g.NIC.LargeSend(),
 	})
 	if err != nil {
 		return nil, err

@@ -317,16 +317,16 @@ type driverSource struct {
 	wake   chan struct{}
 }
 
-func (s *driverSource) ReadFrame(first, rest []byte) (int, error) {
+func (s *driverSource) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.frames) == 0 {
-		return 0, nic.ErrNoFrame
+		return 0, nic.Offload{}, nic.ErrNoFrame
 	}
 	f := s.frames[0]
 	s.frames = s.frames[1:]
 	copy(rest, f[copy(first, f):])
-	return len(f), nil
+	return len(f), nic.Offload{}, nil
 }
 
 func (s *driverSource) add(frames ...[]byte) {

@@ -66,13 +66,13 @@ func TestSolicit(t *testing.T) {
 		85 00 0000 00000000 01 01 00155d000102`)
 	gw.WriteFrames([]nic.Frame{{Head: frame}})
 	reply := make([]byte, 1514)
-	size, err := gw.wire.out.ReadFrame(reply, nil)
+	size, _, err := gw.wire.out.ReadFrame(reply, nil)
 	if err != nil || !cmp.Equal(reply[:size], gw.advert) {
 		t.Errorf("solicitation answered by %x, %v", reply[:size], err)
 	}
 	frame[21] = 64 // not from this link: RFC 4861 section 6.1.1
 	gw.WriteFrames([]nic.Frame{{Head: frame}})
-	if _, err := gw.wire.out.ReadFrame(reply, nil); err != nic.ErrNoFrame {
+	if _, _, err := gw.wire.out.ReadFrame(reply, nil); err != nic.ErrNoFrame {
 		t.Errorf("solicitation with hop limit 64 answered: %v", err)
 	}
 }

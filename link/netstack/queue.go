@@ -119,25 +119,25 @@ func (q *queue) count(frames, bytes, dropped int) {
 }
 
 // ReadFrame implements nic.Source.
-func (q *queue) ReadFrame(first, rest []byte) (int, error) {
+func (q *queue) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 	q.mu.Lock()
 	pkt, closed := q.pop(), q.closed
 	q.mu.Unlock()
 	if closed {
-		return 0, net.ErrClosed
+		return 0, nic.Offload{}, net.ErrClosed
 	}
 	if pkt == nil {
-		return 0, nic.ErrNoFrame
+		return 0, nic.Offload{}, nic.ErrNoFrame
 	}
 	defer pkt.DecRef()
 	n := pkt.Size()
 	if n > len(first)+len(rest) {
 		q.count(0, 0, 1)
-		return 0, nic.ErrNoFrame
+		return 0, nic.Offload{}, nic.ErrNoFrame
 	}
 	copyPacket(pkt, first, rest)
 	q.count(1, n, 0)
-	return n, nil
+	return n, nic.Offload{}, nil
 }
 
 // Wait implements nic.Source.

@@ -15,7 +15,7 @@ import (
 func TestQueueSource(t *testing.T) {
 	q := newQueue(1514)
 	first, rest := make([]byte, 4), make([]byte, 6)
-	if _, err := q.ReadFrame(first, rest); err != nic.ErrNoFrame {
+	if _, _, err := q.ReadFrame(first, rest); err != nic.ErrNoFrame {
 		t.Errorf("empty: %v", err)
 	}
 	for _, s := range []string{"a frame", "abc", "one that is too long"} {
@@ -27,13 +27,13 @@ func TestQueueSource(t *testing.T) {
 		t.Error(err)
 	}
 	for _, want := range []string{"a frame", "abc"} {
-		n, err := q.ReadFrame(first, rest)
+		n, _, err := q.ReadFrame(first, rest)
 		got := string(append(bytes.Clone(first), rest...)[:n])
 		if err != nil || got != want {
 			t.Errorf("read %q, %v; want %q", got, err, want)
 		}
 	}
-	if _, err := q.ReadFrame(first, rest); err != nic.ErrNoFrame || q.dropped != 1 {
+	if _, _, err := q.ReadFrame(first, rest); err != nic.ErrNoFrame || q.dropped != 1 {
 		t.Errorf("too long: %v, %d dropped", err, q.dropped)
 	}
 	q.Wake()
@@ -46,7 +46,7 @@ func TestQueueSource(t *testing.T) {
 	if err := <-waited; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("wait on a closed queue: %v", err)
 	}
-	if _, err := q.ReadFrame(first, rest); !errors.Is(err, net.ErrClosed) {
+	if _, _, err := q.ReadFrame(first, rest); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("read of a closed queue: %v", err)
 	}
 	if q.putFrame([]byte("x")) {

@@ -47,7 +47,7 @@ func BenchmarkReadFrame(b *testing.B) {
 		if _, err := unix.Write(fd, f); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := tap.Queue(0).ReadFrame(first, rest); err != nil {
+		if _, _, err := tap.Queue(0).ReadFrame(first, rest); err != nil {
 			b.Fatal(err)
 		}
 	}

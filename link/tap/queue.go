@@ -35,8 +35,8 @@ type Queue struct {
 
 var (
 	_ nic.Source = (*Queue)(nil)
-	_ nic.Sink   = (*Queue)(nil)
-	_ nic.Sink   = (*TAP)(nil)
+	_ nic.Taker  = (*Queue)(nil)
+	_ nic.Taker  = (*TAP)(nil)
 )
 
 // reader is what the reading goroutine uses.
@@ -56,8 +56,8 @@ type reader struct {
 type writer struct {
 	mu     sync.Mutex
 	all    func(fd uintptr)
-	hdr    [VnetHeaderLen]byte // zero: no offload
-	iov    []unix.Iovec        // grows to the most pieces that a frame had
+	hdr    [VnetHeaderLen]byte
+	iov    []unix.Iovec // grows to the most pieces that a frame had
 	frames []nic.Frame
 }
 
@@ -80,32 +80,33 @@ func newQueue(f *os.File) (*Queue, error) {
 }
 
 // ReadFrame reads the next frame that the kernel sends: its first bytes to first,
-// the others to rest. It returns nic.ErrNoFrame if there is none now, net.ErrClosed
+// the others to rest. What the kernel leaves to be done is in the metadata: nothing
+// unless Config.Offloads allows it. It returns nic.ErrNoFrame if there is none now, net.ErrClosed
 // after Close, and ErrRemoved if the interface is gone. A frame longer than both
 // together is dropped and counted.
-func (q *Queue) ReadFrame(first, rest []byte) (int, error) {
+func (q *Queue) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 	r := &q.read
 	r.iov[1], r.iov[2] = iovec(first), iovec(rest)
 	room := VnetHeaderLen + len(first) + len(rest)
 	for {
 		if q.rc.Control(r.once) != nil {
-			return 0, net.ErrClosed
+			return 0, nic.Offload{}, net.ErrClosed
 		}
 		switch {
 		case r.errno == unix.EAGAIN:
-			return 0, nic.ErrNoFrame
+			return 0, nic.Offload{}, nic.ErrNoFrame
 		case r.errno == unix.EINTR:
 		case r.errno == unix.EBADFD || r.errno == unix.EFAULT:
 			// EFAULT: removed between the lookup and the read.
-			return 0, ErrRemoved
+			return 0, nic.Offload{}, ErrRemoved
 		case r.errno != 0:
-			return 0, fmt.Errorf("read from TAP: %w", r.errno)
+			return 0, nic.Offload{}, fmt.Errorf("read from TAP: %w", r.errno)
 		case r.n > room:
 			q.readTooLong.Add(1)
 		case r.n < VnetHeaderLen+nic.MinFrame:
 			q.readTooShort.Add(1)
 		default:
-			return r.n - VnetHeaderLen, nil
+			return r.n - VnetHeaderLen, parseVnet(&r.hdr), nil
 		}
 	}
 }
@@ -167,6 +168,7 @@ func (q *Queue) writeAll(fd uintptr) {
 			q.writeRefused.Add(1)
 			continue
 		}
+		putVnet(&w.hdr, f)
 		w.iov = append(w.iov[:0], iovec(w.hdr[:]), iovec(f.Head))
 		for _, b := range f.Body {
 			w.iov = append(w.iov, iovec(b))

@@ -51,7 +51,7 @@ func TestBothWays(t *testing.T) {
 		wg.Go(func() {
 			first, rest := make([]byte, 60), make([]byte, 2000)
 			for {
-				n, err := tap.Queue(i).ReadFrame(first, rest)
+				n, _, err := tap.Queue(i).ReadFrame(first, rest)
 				switch {
 				case err == nil:
 					got <- append(bytes.Clone(first[:min(n, 60)]), rest[:max(0, n-60)]...)
@@ -97,7 +97,7 @@ func TestTooLong(t *testing.T) {
 	}
 	q := tap.Queue(0)
 	first, rest := make([]byte, 100), make([]byte, 900)
-	n, err := q.ReadFrame(first, rest)
+	n, _, err := q.ReadFrame(first, rest)
 	if n != 1000 || err != nil {
 		t.Errorf("got %d, %v, want the second frame's 1000", n, err)
 	}
@@ -166,7 +166,7 @@ func TestWait(t *testing.T) {
 	if err := q.Wait(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Wait after Close: %v", err)
 	}
-	if _, err := q.ReadFrame(nil, nil); !errors.Is(err, net.ErrClosed) {
+	if _, _, err := q.ReadFrame(nil, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadFrame after Close: %v", err)
 	}
 }
@@ -191,7 +191,7 @@ func TestNoAllocation(t *testing.T) {
 		unix.Write(fd, one)
 		for i := range tap.Queues() {
 			for {
-				_, err := tap.Queue(i).ReadFrame(first, rest)
+				_, _, err := tap.Queue(i).ReadFrame(first, rest)
 				if err != nil {
 					break
 				}
@@ -270,7 +270,7 @@ func copyFrames(t *testing.T, from nic.Source, to nic.Sink) {
 	first, rest := make([]byte, nic.HeadLen), make([]byte, 2000)
 	f := []nic.Frame{{Body: make([][]byte, 1)}}
 	for {
-		n, err := from.ReadFrame(first, rest)
+		n, _, err := from.ReadFrame(first, rest)
 		switch {
 		case err == nil:
 			f[0].Head, f[0].Body[0] = first[:min(n, len(first))], rest[:max(0, n-len(first))]

@@ -54,9 +54,13 @@ type Config struct {
 	MAC    nic.MAC // zero: the kernel chooses
 	MTU    int     // bytes without Ethernet header; 0: 1500
 	// Offloads is the set of offloads that whoever writes to and reads from the
-	// queues understands, as TUNSETOFFLOAD takes it (unix.TUN_F_CSUM …). With
-	// none the kernel gives frames no longer than the MTU, checksums filled in.
+	// queues understands, as TUNSETOFFLOAD takes it: a part of the constant
+	// Offloads. With none the kernel gives frames no longer than the MTU, checksums
+	// filled in; else of up to nic.MaxFrame and a tag.
 	Offloads uint
+	// Largest is the length in bytes of the longest frame that the kernel leaves to
+	// be cut, headers included; 0 is the kernel's own limit.
+	Largest int
 }
 
 // A TAP is an interface of the kernel as its NIC sees it: what the kernel sends is
@@ -104,6 +108,15 @@ func OpenFiles(cfg Config) (queues []*os.File, ctl *os.File, err error) {
 	if cfg.MTU != 0 {
 		if err := setMTU(ctl, cfg.Name, cfg.MTU); err != nil {
 			return queues, ctl, fmt.Errorf("set MTU %d of %s: %w", cfg.MTU, cfg.Name, err)
+		}
+	}
+	if cfg.Largest != 0 {
+		index, err := interfaceIndex(ctl, cfg.Name)
+		if err == nil {
+			err = setLargest(index, cfg.Largest)
+		}
+		if err != nil {
+			return queues, ctl, fmt.Errorf("set longest frame %d of %s: %w", cfg.Largest, cfg.Name, err)
 		}
 	}
 	if !cfg.MAC.IsZero() {

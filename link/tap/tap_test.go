@@ -108,7 +108,7 @@ func read(t testing.TB, q *Queue) []byte {
 	t.Helper()
 	first, rest := make([]byte, 60), make([]byte, 2000)
 	for {
-		n, err := q.ReadFrame(first, rest)
+		n, _, err := q.ReadFrame(first, rest)
 		if errors.Is(err, nic.ErrNoFrame) {
 			if err := q.Wait(); err != nil {
 				t.Fatal(err)
@@ -205,7 +205,7 @@ func TestRemoved(t *testing.T) {
 	}
 	buf := make([]byte, 2000)
 	for range 2 { // first what the kernel had sent, if anything
-		if _, err := tap.Queue(0).ReadFrame(buf, nil); err != nil && !errors.Is(err, ErrRemoved) {
+		if _, _, err := tap.Queue(0).ReadFrame(buf, nil); err != nil && !errors.Is(err, ErrRemoved) {
 			t.Errorf("ReadFrame: %v, want ErrRemoved", err)
 		}
 	}

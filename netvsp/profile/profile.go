@@ -2,8 +2,8 @@
 // which protocol versions each speaks, how it divides the buffers, how many
 // channels it offers.
 //
-// A release that is emulated offers only what the device implements, so the table
-// has no row for an offload that does not exist yet. A driver never sees the name.
+// A release that is emulated offers only what the device implements. A driver never
+// sees the name.
 package profile
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hvnet/nvsp"
+	"hvnet/rndis"
 	"hvnet/vmbus"
 )
 
@@ -47,6 +48,9 @@ type Profile struct {
 	RSSEntries int
 	// LinkMbps is the speed of the link in Mbit/s.
 	LinkMbps uint32
+
+	// Offload is what the host does for frames, as a guest is told it.
+	Offload rndis.HardwareOffload
 
 	// UncountedPayload is set for switches whose indications have their payload
 	// behind the end of the message as its length has it.
@@ -103,6 +107,7 @@ func (r release) profile() Profile {
 		MaxReceiveBuffer: r.nvsp.MaxReceiveBuffer(),
 		MaxChannels:      64, RSSEntries: 128,
 		LinkMbps:   r.linkMbps,
+		Offload:    offload(r.nvsp),
 		MaxPackets: 8, MaxTransfer: 0xefffffff, AlignmentFactor: 3,
 	}
 	for _, v := range vmbus.Versions() {
@@ -123,6 +128,35 @@ func (r release) profile() Profile {
 		p.UncountedPayload = true
 	}
 	return p
+}
+
+// largeSend is the longest large send of Hyper-V's virtual switch, in bytes of
+// payload, and of how many segments at least.
+const (
+	largeSend     = 0xf53c
+	largeSegments = 2
+)
+
+// offload returns what the hosts of a version of NVSP do for frames: TCP over IPv4
+// first, then IPv6 too, then UDP, then coalescing of what guests receive.
+func offload(v nvsp.Version) (o rndis.HardwareOffload) {
+	sums := uint32(rndis.ChecksumIPOptions | rndis.ChecksumTCPOptions | rndis.ChecksumTCP)
+	if v >= nvsp.V5 {
+		sums |= rndis.ChecksumUDP
+	}
+	both := func(bits uint32) rndis.ChecksumOffload {
+		return rndis.ChecksumOffload{TxEncap: rndis.EncapEthernet, Tx: bits, RxEncap: rndis.EncapEthernet, Rx: bits}
+	}
+	large := rndis.LSOOffload{Encap: rndis.EncapEthernet, MaxBytes: largeSend, MinSegs: largeSegments}
+	o.IPv4, o.LSOv4 = both(sums|rndis.ChecksumIPHeader), large
+	if v >= nvsp.V4 {
+		o.IPv6, o.LSOv6 = both(sums), large
+		o.LSOv6Opts = rndis.LSO6Extensions | rndis.LSO6TCPOptions
+	}
+	if v >= nvsp.V61 {
+		o.RSCv4, o.RSCv6 = 1, 1
+	}
+	return o
 }
 
 // Lookup returns the profile of a release by its name. The error of an unknown name

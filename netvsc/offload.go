@@ -1,0 +1,266 @@
+package netvsc
+
+import (
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/offload"
+	"hvnet/rndis"
+)
+
+// offloads is what the host does for frames that are sent. What it does not do, or
+// not for a particular frame, the driver does: a source may leave to it whatever it
+// likes.
+type offloads struct {
+	tcp4, tcp6, udp4, udp6 bool // checksums
+	lso4, lso6             largeSend
+}
+
+// largeSend is what the host cuts into segments: frames of at most max bytes, 0 for
+// none, and of no fewer segments than min.
+type largeSend struct{ max, min int }
+
+// The bits that a host must have for an offload to be of use: a stack sends TCP
+// options as it likes.
+const (
+	needTCPv4 = rndis.ChecksumTCP | rndis.ChecksumTCPOptions
+	needTCPv6 = needTCPv4 | rndis.ChecksumIPOptions
+	needLSOv6 = rndis.LSO6Extensions | rndis.LSO6TCPOptions
+)
+
+// newOffloads reads what the host offers, as hv_netvsc does: UDP counts only with
+// TCP, and large sends only with the checksum that they imply.
+func newOffloads(h *rndis.HardwareOffload) (o offloads) {
+	o.tcp4 = h.IPv4.Tx&needTCPv4 == needTCPv4
+	o.tcp6 = h.IPv6.Tx&needTCPv6 == needTCPv6
+	o.udp4 = o.tcp4 && h.IPv4.Tx&rndis.ChecksumUDP != 0
+	o.udp6 = o.tcp6 && h.IPv6.Tx&rndis.ChecksumUDP != 0
+	if o.tcp4 && h.LSOv4.Encap&rndis.EncapEthernet != 0 {
+		o.lso4 = newLargeSend(h.LSOv4)
+	}
+	if o.tcp6 && h.LSOv6.Encap&rndis.EncapEthernet != 0 && h.LSOv6Opts&needLSOv6 == needLSOv6 {
+		o.lso6 = newLargeSend(h.LSOv6)
+	}
+	return o
+}
+
+func newLargeSend(l rndis.LSOOffload) largeSend {
+	return largeSend{int(min(l.MaxBytes, maxLarge)), int(min(l.MinSegs, 1<<16))}
+}
+
+// parameters is what to ask of the host: both ways of what it offers.
+func (o *offloads) parameters() rndis.OffloadParameters {
+	sum := func(on bool) rndis.OffloadChoice {
+		if on {
+			return rndis.ChecksumBoth
+		}
+		return rndis.ChecksumOff
+	}
+	large := func(l largeSend) rndis.OffloadChoice {
+		if l.max > 0 {
+			return rndis.OffloadOn
+		}
+		return rndis.OffloadOff
+	}
+	return rndis.OffloadParameters{IPv4: rndis.ChecksumOff,
+		TCPv4: sum(o.tcp4), TCPv6: sum(o.tcp6), UDPv4: sum(o.udp4), UDPv6: sum(o.udp6),
+		LSOv4: large(o.lso4), LSOv6: large(o.lso6)}
+}
+
+// LargeSend returns the longest frame in bytes that the host cuts into TCP segments, of
+// both IP versions; 0 if it cuts none. The driver takes longer ones too, but cuts them
+// itself, which costs a copy.
+func (n *NIC) LargeSend() int {
+	o := &n.session.Load().offloads
+	switch {
+	case o.lso6.max == 0:
+		return o.lso4.max
+	case o.lso4.max == 0:
+		return o.lso6.max
+	}
+	return min(o.lso4.max, o.lso6.max)
+}
+
+// checksum reports whether the host computes the checksum of such a packet.
+func (o *offloads) checksum(l *offload.Layout) bool {
+	switch {
+	case l.TCP():
+		return o.tcp4 && !l.IPv6 || o.tcp6 && l.IPv6
+	default:
+		return o.udp4 && !l.IPv6 || o.udp6 && l.IPv6
+	}
+}
+
+// large returns what the host cuts of a kind of segments.
+func (o *offloads) large(k nic.Segment) largeSend {
+	switch k {
+	case nic.SegmentTCPv4:
+		return o.lso4
+	case nic.SegmentTCPv6:
+		return o.lso6
+	}
+	return largeSend{}
+}
+
+// maxTransport is the last place of a transport header that per-packet information
+// can tell.
+const maxTransport = 1<<10 - 1
+
+// ask makes the per-packet information that has the host do what a frame of n bytes
+// leaves to be done. head is a private copy of its first bytes; for a large send it
+// becomes what goes to the host, with the lengths left out. It returns false if
+// this host does not do it for this frame: one with a tag in it too, for hosts look
+// for the IP header behind an Ethernet header.
+func (o *offloads) ask(in *rndis.Info, head []byte, n int, m nic.Offload) bool {
+	l, ok := offload.Parse(head, n)
+	if !ok || l.IP != nic.HeaderLen || int(m.Start) != l.Transport || m.Field != l.Field() || l.End != n ||
+		l.Transport > maxTransport || !o.checksum(&l) {
+		return false
+	}
+	*in = rndis.Info{}
+	if m.Segment == nic.SegmentNone {
+		sum := rndis.TxIPv4
+		if l.IPv6 {
+			sum = rndis.TxIPv6
+		}
+		if l.TCP() {
+			sum |= rndis.TxTCP
+		} else {
+			sum |= rndis.TxUDP
+		}
+		in.Has, in.Checksum = rndis.HasChecksum, uint32(sum.WithHeader(l.Transport))
+		return true
+	}
+	large := o.large(m.Segment)
+	size := max(int(m.Size), 1)
+	if n > large.max || (l.End-l.Payload+size-1)/size < large.min {
+		return false
+	}
+	in.Has, in.LargeSend = rndis.HasLargeSend, rndis.NewLargeSend(size, l.Transport, l.IPv6)
+	l.ClearLengths(head)
+	return true
+}
+
+// unit is how many bytes of payload the pieces of a frame have that the driver has
+// to cut: as many segments as the host takes at once, or just one.
+func (o *offloads) unit(m nic.Offload) int {
+	size := int(m.Size)
+	if l := o.large(m.Segment); l.max > nic.HeadLen+size*max(l.min, 2) {
+		return (l.max - nic.HeadLen) / size * size
+	}
+	return size
+}
+
+// addOffload is add for a frame that leaves something to be done.
+func (t *sender) addOffload(f *nic.Frame) bool {
+	o, m := &t.s.offloads, f.Offload
+	head := t.head[:copy(t.head[:], f.Head)]
+	n := f.Len()
+	switch {
+	case o.ask(&t.info, head, n, m):
+		return t.put(f, n, &t.info, head)
+	case m.Segment == nic.SegmentNone:
+		return t.put(f, n, nil, nil) // which completes it
+	}
+	return t.cut(f, o.unit(m))
+}
+
+// cutting is the working memory of cut.
+type cutting struct {
+	cut   offload.Segmenter
+	piece nic.Frame
+	room  [nic.HeadLen]byte
+	body  [][]byte
+}
+
+// forget lets go of the memory of others.
+func (c *cutting) forget() {
+	c.cut, c.piece = offload.Segmenter{}, nic.Frame{}
+	clear(c.body)
+}
+
+// cut sends a frame in pieces that the host takes. What there is no memory for is
+// lost when something of the frame has been sent, as in any queue that is full.
+func (t *sender) cut(f *nic.Frame, unit int) bool {
+	size := int(f.Offload.Size)
+	c := &t.cutting[0]
+	if unit > size {
+		c = &t.cutting[1] // the last piece may have to be cut while this goes on
+	}
+	defer c.forget()
+	if !c.cut.Begin(f, unit, true) {
+		t.s.n.count.Add(counter.TxMalformed, 1)
+		return true
+	}
+	for first := true; c.cut.More(); first = false {
+		c.body = c.cut.Next(&c.piece, c.room[:], c.body[:0])
+		var ok bool
+		if c.piece.Offload.Segment != nic.SegmentNone && !t.asks(&c.piece) {
+			ok = t.cut(&c.piece, size) // too few segments
+		} else {
+			ok = t.addOffload(&c.piece)
+		}
+		if !ok && first {
+			return false
+		}
+		if !ok {
+			t.s.n.count.Add(counter.TxNoMemory, 1)
+			return true
+		}
+	}
+	return true
+}
+
+// asks reports whether the host takes a frame as it is.
+func (t *sender) asks(f *nic.Frame) bool {
+	head := t.head[:copy(t.head[:], f.Head)]
+	return t.s.offloads.ask(&t.info, head, f.Len(), f.Offload)
+}
+
+// complete computes the checksum of a frame that is in guest memory in one piece.
+func complete(mem []byte, m nic.Offload) {
+	f := nic.Frame{Head: mem, Offload: m}
+	offload.Complete(&f)
+}
+
+// landedOffload is landed for a frame that leaves something to be done that the host
+// does not do. It leaves the memory that it has landed in, for it may have to be
+// read while pieces of it go there.
+func (t *sender) landedOffload(first []byte, n int, m nic.Offload) {
+	if t.whole == nil {
+		t.whole = make([]byte, maxLarge)
+	}
+	b := t.whole[:n]
+	k := copy(b, first)
+	if k < n {
+		copy(b[k:], t.s.runs.bytes(t.run))
+	}
+	f := nic.Frame{Head: b, Offload: m}
+	if !t.addOffload(&f) {
+		t.s.n.count.Add(counter.TxNoMemory, 1)
+	}
+}
+
+// verified puts what the host says about checksums into the metadata of a received
+// frame. Where a checksum was right but the bytes are no longer it, as after
+// coalescing, the frame gets what belongs there: an IPv4 header its checksum, TCP a
+// partial one. A wrong checksum is counted, and the stack's to judge.
+func (q *queue) verified(f *nic.Frame, sum rndis.RxChecksum) {
+	if sum&(rndis.RxTCPFailed|rndis.RxUDPFailed) != 0 {
+		q.s.n.count.Add(counter.RxChecksumBad, 1)
+		f.Offload.Checksum = nic.ChecksumBad
+		return
+	}
+	if sum&(rndis.RxTCPOK|rndis.RxUDPOK) != 0 {
+		f.Offload.Checksum = nic.ChecksumOK
+	}
+	if sum&rndis.RxIPOK != 0 && sum&rndis.RxIPValueInvalid != 0 {
+		if at, ipv6 := offload.NetworkHeader(f.Head); at > 0 && !ipv6 {
+			offload.SumIPv4(f.Head[at:])
+		}
+	}
+	if sum&rndis.RxTCPOK != 0 && sum&rndis.RxTCPValueInvalid != 0 {
+		if l, ok := offload.Parse(f.Head, f.Len()); ok && l.TCP() {
+			l.Partial(f)
+		}
+	}
+}

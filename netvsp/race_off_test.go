@@ -1,0 +1,5 @@
+//go:build !race
+
+package netvsp
+
+const raceEnabled = false
