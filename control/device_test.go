@@ -24,6 +24,7 @@ const netns = 4026531840
 type fake struct {
 	channels nic.Channels
 	rings    nic.Rings
+	levels   nic.HashLevels
 }
 
 func (f *fake) DriverInfo() nic.DriverInfo {
@@ -31,6 +32,16 @@ func (f *fake) DriverInfo() nic.DriverInfo {
 }
 func (f *fake) Channels() nic.Channels { return f.channels }
 func (f *fake) Rings() nic.Rings       { return f.rings }
+func (f *fake) HashLevels() nic.HashLevels {
+	return f.levels
+}
+func (f *fake) SetHashLevel(_ context.Context, flow nic.Flow, level nic.HashKind) error {
+	if int(flow) >= len(f.levels) {
+		return fmt.Errorf("set hash level: %v: %w", flow, nic.ErrNotSupported)
+	}
+	f.levels[flow] = level
+	return nil
+}
 func (f *fake) Stats() []nic.Stat {
 	return []nic.Stat{{Name: "tx_busy", Value: 1<<64 - 1}, {Name: "rx_queue_0_packets", Value: 2}}
 }
@@ -59,7 +70,7 @@ func runtimeIn(t *testing.T) string {
 
 func TestDevice(t *testing.T) {
 	dir := runtimeIn(t)
-	f := &fake{nic.Channels{Max: 64, Combined: 4}, nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}}
+	f := &fake{channels: nic.Channels{Max: 64, Combined: 4}, rings: nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}}
 	s, err := ServeDevice(netns, "eth0", f)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +103,14 @@ func TestDevice(t *testing.T) {
 	}
 	if err := c.SetRings(t.Context(), 100, 2561); !errors.Is(err, nic.ErrInvalid) {
 		t.Errorf("2561 send sections: %v", err)
+	}
+
+	want := nic.HashLevels{nic.FlowUDPv6: nic.HashL3}
+	if err := c.SetHashLevel(t.Context(), nic.FlowUDPv6, nic.HashL3); err != nil || f.levels != want || c.HashLevels() != want {
+		t.Errorf("%v, %v, %v", err, f.levels, c.HashLevels())
+	}
+	if err := c.SetHashLevel(t.Context(), 4, nic.HashL3); !errors.Is(err, nic.ErrNotSupported) {
+		t.Errorf("hash level of a fifth flow: %v", err)
 	}
 
 	// The whole way of a command line.

@@ -36,6 +36,11 @@ type Device interface {
 	SetRings(ctx context.Context, rx, tx int) error
 	// Stats returns the counters in the order in which they are shown.
 	Stats() []nic.Stat
+	// HashLevels returns what flows are told apart by when they are sent.
+	HashLevels() nic.HashLevels
+	// SetHashLevel changes it for one kind of flows. It has an effect, or an error
+	// and none: nic.ErrNotSupported for a flow or a level that there is not.
+	SetHashLevel(ctx context.Context, f nic.Flow, level nic.HashKind) error
 }
 
 // Exit statuses of commands whose failure has one of its own.

@@ -190,7 +190,7 @@ func BenchmarkSend(b *testing.B) {
 				for range 64 {
 					frames = append(frames, asFrame(frame(1, size)))
 				}
-				for n.session.Load().senders[0].lane(flow(frames[0].Head)).q != q {
+				if s := n.session.Load().senders[0]; s.lane(s.flow(frames[0].Head)).q != q {
 					b.Skip("flow is of another channel")
 				}
 				b.ReportAllocs()

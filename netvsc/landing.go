@@ -55,7 +55,7 @@ func (t *sender) landed(first []byte, n int) {
 	to := &t.lanes[0]
 	if len(t.lanes) > 1 {
 		// The host sees this memory too: a private copy decides.
-		to = t.lane(flow(t.head[:copy(t.head[:], first[:here])]))
+		to = t.lane(t.flow(t.head[:copy(t.head[:], first[:here])]))
 	}
 	switch {
 	case t.cur == nil && t.spare.section == none:

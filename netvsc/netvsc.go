@@ -35,7 +35,6 @@ import (
 	"hvnet/counter"
 	"hvnet/nic"
 	"hvnet/nvsp"
-	"hvnet/offload"
 	"hvnet/vmbus/channel"
 )
 
@@ -99,7 +98,8 @@ type NIC struct {
 	gate    sync.RWMutex
 	flowing bool // under gate: senders may use the session
 
-	suspended atomic.Bool // changed by the owner
+	suspended atomic.Bool   // changed by the owner
+	byAddress atomic.Uint32 // offload.HashTypes whose ports don't count; changed by the owner
 
 	session atomic.Pointer[session] // the last one attached; never nil
 	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
@@ -267,11 +267,4 @@ func (n *NIC) Info() Info {
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
 		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),
 	}
-}
-
-// flow returns the flow hash of a frame, for the choice of its channel. head is
-// private memory. The host knows nothing of it, so it is the cheap hash.
-func flow(head []byte) uint32 {
-	h, _ := offload.FastFlow(head, offload.HashAll)
-	return h
 }

@@ -5,6 +5,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/nic"
+	"hvnet/offload"
 	"hvnet/rndis"
 )
 
@@ -46,6 +47,8 @@ type sender struct {
 	told  *[tableSize]uint32 // the host's table
 	table [tableSize]*lane   // made from it
 
+	levels offload.HashTypes // whose ports count
+
 	// Of a pump: where the next frame lands.
 	cur   *lane             // in the open batch of this lane,
 	spare batch             // or else in the section of this one, if it has one,
@@ -60,6 +63,13 @@ func newSender(s *session) *sender {
 	}
 	t.spread()
 	return t
+}
+
+// flow returns the flow hash of a frame, for the choice of its channel. head is
+// private memory. The host knows nothing of it, so it is the cheap hash.
+func (t *sender) flow(head []byte) uint32 {
+	h, _ := offload.FastFlow(head, t.levels)
+	return h
 }
 
 var emptyBatch = batch{section: none, run: none}
@@ -100,6 +110,7 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 
 // begin prepares for a batch of frames.
 func (t *sender) begin() {
+	t.levels = t.s.n.levels()
 	if told := t.s.table.Load(); told != t.told {
 		t.told = told
 		t.spread()
@@ -131,8 +142,8 @@ func (t *sender) add(f *nic.Frame) bool {
 	l := &t.lanes[0]
 	if len(t.lanes) > 1 {
 		hash := f.Hash
-		if f.HashKind == nic.HashNone {
-			hash = flow(f.Head)
+		if f.HashKind == nic.HashNone || t.levels != offload.HashAll {
+			hash = t.flow(f.Head)
 		}
 		l = t.lane(hash)
 	}
