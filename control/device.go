@@ -21,6 +21,7 @@ const (
 	methodSetChannels  = "set-channels"   // channelsArgs → snapshot
 	methodSetRings     = "set-rings"      // ringsArgs → snapshot
 	methodSetHashLevel = "set-hash-level" // hashLevelArgs → snapshot
+	methodSetRSS       = "set-rss"        // nic.RSSChange → snapshot
 )
 
 // A snapshot is all that a device shows.
@@ -30,6 +31,7 @@ type snapshot struct {
 	Rings    nic.Rings
 	Stats    []nic.Stat
 	Levels   nic.HashLevels
+	RSS      nic.RSS
 }
 
 type channelsArgs struct {
@@ -68,7 +70,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		return nil, fmt.Errorf("serve driver: %w", err)
 	}
 	show := func() snapshot {
-		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels()}
+		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels(), d.RSS()}
 	}
 	handlers := map[string]Handler{
 		methodShow: func(context.Context, []byte) (any, error) { return show(), nil },
@@ -81,6 +83,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		methodSetHashLevel: setting(show, func(ctx context.Context, a hashLevelArgs) error {
 			return d.SetHashLevel(ctx, a.Flow, a.Level)
 		}),
+		methodSetRSS: setting(show, d.SetRSS),
 	}
 	serveSuspend(handlers, d)
 	var s *Server
@@ -146,6 +149,11 @@ func (c *Client) SetHashLevel(ctx context.Context, f nic.Flow, level nic.HashKin
 	return c.call(ctx, methodSetHashLevel, hashLevelArgs{f, level})
 }
 
+// SetRSS implements ethtool.Device.
+func (c *Client) SetRSS(ctx context.Context, change nic.RSSChange) error {
+	return c.call(ctx, methodSetRSS, change)
+}
+
 // call calls a method that returns a snapshot.
 func (c *Client) call(ctx context.Context, method string, args any) error {
 	var s snapshot
@@ -182,3 +190,6 @@ func (c *Client) Stats() []nic.Stat { return c.last().Stats }
 
 // HashLevels implements ethtool.Device.
 func (c *Client) HashLevels() nic.HashLevels { return c.last().Levels }
+
+// RSS implements ethtool.Device.
+func (c *Client) RSS() nic.RSS { return c.last().RSS }

@@ -43,6 +43,17 @@ func commands() []command {
 				"\t\tdelete %d",
 			},
 		},
+		{
+			names: []string{"-x", "--show-rxfh-indir", "--show-rxfh"}, text: "Show Rx flow hash indirection table and/or RSS hash key",
+			device: true, ioctl: noNetlink, run: (*call).showRSS,
+			params: []string{"\t\t[ context %d ]"},
+		},
+		{
+			names: []string{"-X", "--set-rxfh-indir", "--rxfh"}, text: "Set Rx flow hash indirection table and/or RSS hash key",
+			device: true, ioctl: noNetlink, run: (*call).setRSS,
+			params: []string{"\t\t[ context %d|new ]", "\t\t[ equal N | weight W0 W1 ... | default ]",
+				"\t\t[ hkey %x:%x:%x:%x:%x:.... ]", "\t\t[ hfunc FUNC ]", "\t\t[ delete ]"},
+		},
 		{names: []string{"-l", "--show-channels"}, text: "Query Channels", device: true, ioctl: refused, run: (*call).showChannels},
 		{
 			names: []string{"-L", "--set-channels"}, text: "Set Channels", device: true, ioctl: refused, run: (*call).setChannels,

@@ -25,6 +25,8 @@ type fake struct {
 	rings    nic.Rings
 	stats    []nic.Stat
 	levels   nic.HashLevels
+	rss      nic.RSS
+	user     bool // has set the table
 	refuse   error
 }
 
@@ -34,6 +36,7 @@ func newFake() *fake {
 		rings:    nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170},
 		stats:    []nic.Stat{{Name: "tx_scattered", Value: 7}, {Name: "rx_queue_0_packets", Value: 1<<64 - 1}},
 		levels:   nic.HashLevels{nic.HashL4, nic.HashL4, nic.HashL4, nic.HashL4},
+		rss:      nic.RSS{Table: make([]uint32, 128), Key: testKey()},
 	}
 }
 

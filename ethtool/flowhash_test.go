@@ -2,7 +2,6 @@ package ethtool
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -18,16 +17,6 @@ func (f *fake) SetHashLevel(_ context.Context, flow nic.Flow, level nic.HashKind
 	}
 	f.levels[flow] = level
 	return nil
-}
-
-// of makes the fake the device of CHANNELS=n and the like.
-func (f *fake) of(t *testing.T, words []string) {
-	f.channels.Combined = 4
-	for _, w := range words {
-		if _, err := fmt.Sscanf(w, "CHANNELS=%d", &f.channels.Combined); err != nil {
-			t.Fatalf("%q: %v", w, err)
-		}
-	}
 }
 
 // TestFlowHashTranscripts compares with what ethtool 6.1 says.

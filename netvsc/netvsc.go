@@ -35,6 +35,8 @@ import (
 	"hvnet/counter"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/offload"
+	"hvnet/rndis"
 	"hvnet/vmbus/channel"
 )
 
@@ -164,7 +166,7 @@ func (c Config) settings() (settings, error) {
 			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
-	w := settings{queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
+	w := settings{key: offload.DefaultKey, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
 	if w.queues == 0 {
 		w.queues = defaultQueues
 	}
@@ -181,12 +183,14 @@ func (c Config) settings() (settings, error) {
 }
 
 // settings are what a session is made with. A change takes effect by a new one,
-// but for that of the address, which the host takes at any time.
+// but for that of the address, the key and the table, which the host takes at any time.
 type settings struct {
 	queues           int
 	rxBytes, txBytes int // of the buffers, before rounding up to pages
 	mtu              int
 	mac              nic.MAC // zero: the permanent address
+	key              [rndis.KeySize]byte
+	table            []uint32 // for receiving, as it was set; nil: an even one
 }
 
 // closed reports whether Close was called.

@@ -3,6 +3,7 @@ package netvsc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"hvnet/counter"
 	"hvnet/nic"
@@ -87,8 +88,9 @@ func (n *NIC) Channels() nic.Channels {
 }
 
 // SetChannels changes the number of channels. It is refused as Linux refuses it:
-// nic.ErrInvalid below 1 and above the maximum, which is 1 if the host's protocol is
-// older than NVSP 5. The host may grant fewer than asked for. If the change
+// nic.ErrInvalid below 1, above the maximum, which is 1 if the host's protocol is
+// older than NVSP 5, and if a table that was set by [NIC.SetRSS] has channels that
+// would be dropped. The host may grant fewer than asked for. If the change
 // fails, the NIC has as many as before.
 func (n *NIC) SetChannels(ctx context.Context, count int) error {
 	release, err := n.own(ctx)
@@ -102,6 +104,8 @@ func (n *NIC) SetChannels(ctx context.Context, count int) error {
 		return nil
 	case count < 1 || count > s.maxQueues():
 		return fmt.Errorf("netvsc: set %d channels: %w, want 1 to %d", count, nic.ErrInvalid, s.maxQueues())
+	case !fits(n.want.table, count):
+		return fmt.Errorf("netvsc: set %d channels: %w, the receive table has channel %d", count, nic.ErrInvalid, slices.Max(n.want.table))
 	}
 	want := n.want
 	want.queues = count
