@@ -68,11 +68,11 @@ func (q *queue) settle() {
 }
 
 // deliver writes frames into receive sections of the guest and tells it, in one
-// batch. It is called from any goroutine.
-func (q *queue) deliver(frames []nic.Frame) {
+// batch. flows are theirs, nil if they have none. It is called from any goroutine.
+func (q *queue) deliver(frames []nic.Frame, flows []flow) {
 	q.ch.Lock()
 	defer q.ch.Unlock()
-	if err := hv.Guard(func() { q.write(frames) }); err != nil {
+	if err := hv.Guard(func() { q.write(frames, flows) }); err != nil {
 		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
 		q.blame(err)
 	}
@@ -100,7 +100,7 @@ func (q *queue) blame(err error) {
 }
 
 // write is deliver with the producer lock held.
-func (q *queue) write(frames []nic.Frame) {
+func (q *queue) write(frames []nic.Frame, flows []flow) {
 	d := &q.delivery
 	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
 	if r == nil || passes.bits == 0 {
@@ -134,10 +134,13 @@ func (q *queue) write(frames []nic.Frame) {
 			}
 		}
 		var info rndis.Info
+		if flows != nil && flows[i].over != 0 {
+			info.Has, info.Hash, info.HashInfo = rndis.HasHash|rndis.HasHashInfo, flows[i].hash, flows[i].over
+		}
 		tagged := len(f.Head) >= nic.HeaderLen+vlanTag && binary.BigEndian.Uint16(f.Head[12:]) == 0x8100
 		if tagged {
 			n -= vlanTag
-			info.Has, info.VLAN = rndis.HasVLAN, binary.BigEndian.Uint16(f.Head[14:])
+			info.Has, info.VLAN = info.Has|rndis.HasVLAN, binary.BigEndian.Uint16(f.Head[14:])
 		}
 		if n > r.longest {
 			d.tally[DropTooLong]++
@@ -161,7 +164,7 @@ func (q *queue) write(frames []nic.Frame) {
 				k += copy(b[k:], p)
 			}
 		} else {
-			rndis.PutPacketAt(section, r.offset, n, nil)
+			rndis.PutPacketAt(section, r.offset, n, &info)
 			f.CopyTo(section[r.offset:])
 		}
 		d.ranges[d.n-1] = vmbus.ByteRange{Count: uint32(r.offset + n), Offset: uint32(at)}
