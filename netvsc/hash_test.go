@@ -3,6 +3,7 @@ package netvsc
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"hvnet/nic"
@@ -105,6 +106,7 @@ func TestHashLevels(t *testing.T) {
 func TestHashLevelKeepsOrder(t *testing.T) {
 	h := newFakeHost()
 	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
 	held := make(chan struct{}, 1)
 	h.onData = func(q *fakeQueue, tid uint64) bool {
 		select {
@@ -115,6 +117,7 @@ func TestHashLevelKeepsOrder(t *testing.T) {
 		return false
 	}
 	n := open(t, h, Config{Queues: 4})
+	defer release()
 	up(t, n)
 	if n.Send(0, []nic.Frame{asFrame(frame(1, 60))}) != 1 {
 		t.Fatal("Send took nothing")
@@ -127,7 +130,7 @@ func TestHashLevelKeepsOrder(t *testing.T) {
 	if n.levels()&flowTypes[nic.FlowUDPv4] == 0 {
 		t.Error("the level changed while the host has a frame")
 	}
-	close(hold)
+	release()
 	if err := <-changed; err != nil {
 		t.Error(err)
 	}

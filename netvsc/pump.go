@@ -84,6 +84,9 @@ func (p *pump) round() error {
 	}
 	t := p.send
 	t.begin()
+	if t.held != 0 {
+		return errStarved
+	}
 	var err error
 	for range pumpBatch {
 		first, rest := t.land()
@@ -96,6 +99,10 @@ func (p *pump) round() error {
 			break
 		}
 		t.landed(first, k)
+		if t.held != 0 {
+			err = errStarved
+			break
+		}
 	}
 	p.blocked = t.flush()
 	t.leave()
@@ -138,6 +145,9 @@ func (p *pump) ready() bool {
 	}
 	s := n.session.Load()
 	if !n.flowing || s.broken() {
+		return false
+	}
+	if t := p.send; t != nil && t.s == s && !t.settled() {
 		return false
 	}
 	return s.blocked(p.blocked) == nil && s.landable()

@@ -81,7 +81,8 @@ func (n *NIC) DriverInfo() nic.DriverInfo {
 
 // Channels returns how many channels the NIC can have, by host, processors and
 // protocol, and how many it has. A frame is sent on the channel that the host's
-// table has for its flow hash, so the frames of a flow keep their order.
+// table has for its flow hash, and the frames of a flow keep their order whatever
+// happens to table and channels.
 func (n *NIC) Channels() nic.Channels {
 	s := n.session.Load()
 	return nic.Channels{Max: s.maxQueues(), Combined: len(s.queues)}

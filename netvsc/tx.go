@@ -23,7 +23,8 @@ type batch struct {
 	used    int    // where the last message ends in the section
 	last    int    // where it begins
 	frames  uint32
-	bytes   uint32 // of the frames, without RNDIS
+	bytes   uint32   // of the frames, without RNDIS
+	entries entrySet // of the frames' flows, if there are several channels
 }
 
 // A lane is where a sender collects what goes to one channel.
@@ -40,12 +41,14 @@ const readyMax = 8
 // A sender turns frames into batches. It belongs to one goroutine at a time and to
 // one attachment of the device.
 type sender struct {
-	mu    sync.Mutex // taken by Send; a pump's sender has one user
-	s     *session
-	lanes []lane
-	used  []*lane            // the lanes with something in them
-	told  *[tableSize]uint32 // the host's table
-	table [tableSize]*lane   // made from it
+	mu     sync.Mutex // taken by Send; a pump's sender has one user
+	s      *session
+	lanes  []lane
+	used   []*lane            // the lanes with something in them
+	told   *[tableSize]uint32 // the host's table
+	table  [tableSize]*lane   // made from it
+	moving entrySet           // whose lane is another one than the table's, as yet
+	held   entrySet           // those of them that are waited for
 
 	levels offload.HashTypes // whose ports count
 
@@ -61,7 +64,10 @@ func newSender(s *session) *sender {
 	for i := range t.lanes {
 		t.lanes[i] = lane{q: s.queues[i], open: emptyBatch, ready: make([]batch, 0, readyMax)}
 	}
-	t.spread()
+	t.told = s.table.Load()
+	for e := range t.table {
+		t.table[e] = t.wanted(e)
+	}
 	return t
 }
 
@@ -112,25 +118,18 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 func (t *sender) begin() {
 	t.levels = t.s.n.levels()
 	if told := t.s.table.Load(); told != t.told {
-		t.told = told
-		t.spread()
+		t.told, t.moving = told, allEntries
+	}
+	if t.moving != 0 {
+		t.move()
 	}
 }
 
-// spread makes the table of lanes from the host's table, whose entries are the
-// host's word; or even, before the host has sent one.
-func (t *sender) spread() {
-	for i := range t.table {
-		c := uint32(i)
-		if t.told != nil {
-			c = t.told[i]
-		}
-		t.table[i] = &t.lanes[c%uint32(len(t.lanes))]
-	}
+// lane returns the lane of the channel for a flow, and the set of its entry alone.
+func (t *sender) lane(hash uint32) (*lane, entrySet) {
+	e := hash % tableSize
+	return t.table[e], 1 << e
 }
-
-// lane returns the lane of the channel for a flow.
-func (t *sender) lane(hash uint32) *lane { return t.table[hash%tableSize] }
 
 // add copies a frame to its lane. It returns false if there is no way to take it now.
 func (t *sender) add(f *nic.Frame) bool {
@@ -139,15 +138,15 @@ func (t *sender) add(f *nic.Frame) bool {
 	if !s.sendable(n) {
 		return true
 	}
-	l := &t.lanes[0]
+	l, e := &t.lanes[0], entrySet(0)
 	if len(t.lanes) > 1 {
 		hash := f.Hash
 		if f.HashKind == nic.HashNone || t.levels != offload.HashAll {
 			hash = t.flow(f.Head)
 		}
-		l = t.lane(hash)
+		l, e = t.lane(hash)
 	}
-	if l.q.stopped.Load() {
+	if l.q.stopped.Load() || e&t.moving != 0 {
 		return false
 	}
 	mem := t.room(l, n)
@@ -155,7 +154,7 @@ func (t *sender) add(f *nic.Frame) bool {
 		return false
 	}
 	f.CopyTo(mem)
-	t.commit(l, n)
+	t.commit(l, n, e)
 	return true
 }
 
@@ -205,9 +204,10 @@ func (t *sender) openSection(b *batch) bool {
 	return true
 }
 
-// commit accounts for a frame of n bytes that is where room said.
-func (t *sender) commit(l *lane, n int) {
+// commit accounts for a frame of n bytes, of a flow of entry e, that is where room said.
+func (t *sender) commit(l *lane, n int, e entrySet) {
 	t.touch(l)
+	l.open.entries |= e
 	if l.open.section != none {
 		t.s.message(&l.open, n, n)
 		return
