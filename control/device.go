@@ -17,9 +17,11 @@ import (
 
 // Methods of a driver's socket.
 const (
-	methodShow        = "show"         // → snapshot
-	methodSetChannels = "set-channels" // channelsArgs → snapshot
-	methodSetRings    = "set-rings"    // ringsArgs → snapshot
+	methodShow         = "show"           // → snapshot
+	methodSetChannels  = "set-channels"   // channelsArgs → snapshot
+	methodSetRings     = "set-rings"      // ringsArgs → snapshot
+	methodSetHashLevel = "set-hash-level" // hashLevelArgs → snapshot
+	methodSetRSS       = "set-rss"        // nic.RSSChange → snapshot
 )
 
 // A snapshot is all that a device shows.
@@ -28,6 +30,8 @@ type snapshot struct {
 	Channels nic.Channels
 	Rings    nic.Rings
 	Stats    []nic.Stat
+	Levels   nic.HashLevels
+	RSS      nic.RSS
 }
 
 type channelsArgs struct {
@@ -39,6 +43,26 @@ type ringsArgs struct {
 	Tx int `json:"tx"`
 }
 
+type hashLevelArgs struct {
+	Flow  nic.Flow     `json:"flow"`
+	Level nic.HashKind `json:"level"`
+}
+
+// setting returns the handler of a method that changes something, and returns all that
+// there is to show then.
+func setting[A any](show func() snapshot, set func(context.Context, A) error) Handler {
+	return func(ctx context.Context, args []byte) (any, error) {
+		var a A
+		if err := json.Unmarshal(args, &a); err != nil {
+			return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
+		}
+		if err := set(ctx, a); err != nil {
+			return nil, err
+		}
+		return show(), nil
+	}
+}
+
 // ServeDevice serves the driver of an interface of the network namespace (see
 // [NetNSInode]) to the commands that run there.
 func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) {
@@ -46,30 +70,20 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		return nil, fmt.Errorf("serve driver: %w", err)
 	}
 	show := func() snapshot {
-		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats()}
+		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels(), d.RSS()}
 	}
 	handlers := map[string]Handler{
 		methodShow: func(context.Context, []byte) (any, error) { return show(), nil },
-		methodSetChannels: func(ctx context.Context, args []byte) (any, error) {
-			var a channelsArgs
-			if err := json.Unmarshal(args, &a); err != nil {
-				return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
-			}
-			if err := d.SetChannels(ctx, a.Combined); err != nil {
-				return nil, err
-			}
-			return show(), nil
-		},
-		methodSetRings: func(ctx context.Context, args []byte) (any, error) {
-			var a ringsArgs
-			if err := json.Unmarshal(args, &a); err != nil {
-				return nil, fmt.Errorf("arguments: %w: %w", ErrMalformed, err)
-			}
-			if err := d.SetRings(ctx, a.Rx, a.Tx); err != nil {
-				return nil, err
-			}
-			return show(), nil
-		},
+		methodSetChannels: setting(show, func(ctx context.Context, a channelsArgs) error {
+			return d.SetChannels(ctx, a.Combined)
+		}),
+		methodSetRings: setting(show, func(ctx context.Context, a ringsArgs) error {
+			return d.SetRings(ctx, a.Rx, a.Tx)
+		}),
+		methodSetHashLevel: setting(show, func(ctx context.Context, a hashLevelArgs) error {
+			return d.SetHashLevel(ctx, a.Flow, a.Level)
+		}),
+		methodSetRSS: setting(show, d.SetRSS),
 	}
 	serveSuspend(handlers, d)
 	var s *Server
@@ -130,6 +144,16 @@ func (c *Client) SetRings(ctx context.Context, rx, tx int) error {
 	return c.call(ctx, methodSetRings, ringsArgs{rx, tx})
 }
 
+// SetHashLevel implements ethtool.Device.
+func (c *Client) SetHashLevel(ctx context.Context, f nic.Flow, level nic.HashKind) error {
+	return c.call(ctx, methodSetHashLevel, hashLevelArgs{f, level})
+}
+
+// SetRSS implements ethtool.Device.
+func (c *Client) SetRSS(ctx context.Context, change nic.RSSChange) error {
+	return c.call(ctx, methodSetRSS, change)
+}
+
 // call calls a method that returns a snapshot.
 func (c *Client) call(ctx context.Context, method string, args any) error {
 	var s snapshot
@@ -163,3 +187,9 @@ func (c *Client) Rings() nic.Rings { return c.last().Rings }
 
 // Stats implements ethtool.Device.
 func (c *Client) Stats() []nic.Stat { return c.last().Stats }
+
+// HashLevels implements ethtool.Device.
+func (c *Client) HashLevels() nic.HashLevels { return c.last().Levels }
+
+// RSS implements ethtool.Device.
+func (c *Client) RSS() nic.RSS { return c.last().RSS }

@@ -24,6 +24,9 @@ const netns = 4026531840
 type fake struct {
 	channels nic.Channels
 	rings    nic.Rings
+	levels   nic.HashLevels
+	rss      nic.RSS
+	change   nic.RSSChange // the last one
 }
 
 func (f *fake) DriverInfo() nic.DriverInfo {
@@ -31,6 +34,24 @@ func (f *fake) DriverInfo() nic.DriverInfo {
 }
 func (f *fake) Channels() nic.Channels { return f.channels }
 func (f *fake) Rings() nic.Rings       { return f.rings }
+func (f *fake) HashLevels() nic.HashLevels {
+	return f.levels
+}
+func (f *fake) RSS() nic.RSS { return f.rss }
+func (f *fake) SetRSS(_ context.Context, c nic.RSSChange) error {
+	if f.change = c; len(f.rss.Table) == 0 {
+		return fmt.Errorf("set RSS: %w", nic.ErrNotSupported)
+	}
+	f.rss = nic.RSS{Table: c.Table, Key: c.Key}
+	return nil
+}
+func (f *fake) SetHashLevel(_ context.Context, flow nic.Flow, level nic.HashKind) error {
+	if int(flow) >= len(f.levels) {
+		return fmt.Errorf("set hash level: %v: %w", flow, nic.ErrNotSupported)
+	}
+	f.levels[flow] = level
+	return nil
+}
 func (f *fake) Stats() []nic.Stat {
 	return []nic.Stat{{Name: "tx_busy", Value: 1<<64 - 1}, {Name: "rx_queue_0_packets", Value: 2}}
 }
@@ -59,7 +80,7 @@ func runtimeIn(t *testing.T) string {
 
 func TestDevice(t *testing.T) {
 	dir := runtimeIn(t)
-	f := &fake{nic.Channels{Max: 64, Combined: 4}, nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}}
+	f := &fake{channels: nic.Channels{Max: 64, Combined: 4}, rings: nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170}}
 	s, err := ServeDevice(netns, "eth0", f)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +113,29 @@ func TestDevice(t *testing.T) {
 	}
 	if err := c.SetRings(t.Context(), 100, 2561); !errors.Is(err, nic.ErrInvalid) {
 		t.Errorf("2561 send sections: %v", err)
+	}
+
+	want := nic.HashLevels{nic.FlowUDPv6: nic.HashL3}
+	if err := c.SetHashLevel(t.Context(), nic.FlowUDPv6, nic.HashL3); err != nil || f.levels != want || c.HashLevels() != want {
+		t.Errorf("%v, %v, %v", err, f.levels, c.HashLevels())
+	}
+	if err := c.SetHashLevel(t.Context(), 4, nic.HashL3); !errors.Is(err, nic.ErrNotSupported) {
+		t.Errorf("hash level of a fifth flow: %v", err)
+	}
+
+	change := nic.RSSChange{Table: []uint32{}, Default: true, Key: bytes.Repeat([]byte{0xab}, 40)}
+	if err := c.SetRSS(t.Context(), change); !errors.Is(err, nic.ErrNotSupported) || f.change.Table == nil || !f.change.Default {
+		t.Errorf("RSS without a table: %v, %+v", err, f.change)
+	}
+	f.rss.Table = []uint32{0, 1}
+	if err := c.SetRSS(t.Context(), nic.RSSChange{Table: []uint32{1, 0}, Key: change.Key}); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff(nic.RSS{Table: []uint32{1, 0}, Key: change.Key}, c.RSS()) + cmp.Diff(f.rss, c.RSS()); d != "" || f.change.Default {
+		t.Error(d)
+	}
+	if err := c.SetRSS(t.Context(), nic.RSSChange{Table: []uint32{0}}); err != nil || f.change.Key != nil {
+		t.Errorf("%v, %+v", err, f.change)
 	}
 
 	// The whole way of a command line.

@@ -29,6 +29,31 @@ func commands() []command {
 		},
 		{names: []string{"-i", "--driver"}, text: "Show driver information", device: true, ioctl: noNetlink, run: (*call).showDriver},
 		{names: []string{"-S", "--statistics"}, text: "Show adapter statistics", device: true, ioctl: "ioctl-only request", run: (*call).showStats},
+		{
+			names: []string{"-n", "-u", "--show-nfc", "--show-ntuple"}, text: "Show Rx network flow classification options or rules",
+			device: true, ioctl: noNetlink, run: (*call).showFlowHash,
+			params: []string{"\t\t[ rx-flow-hash tcp4|udp4|ah4|esp4|sctp4|tcp6|udp6|ah6|esp6|sctp6 [context %d] |", "\t\t  rule %d ]"},
+		},
+		{
+			names: []string{"-N", "-U", "--config-nfc", "--config-ntuple"}, text: "Configure Rx network flow classification options or rules",
+			device: true, ioctl: noNetlink, run: (*call).setFlowHash,
+			params: []string{
+				"\t\trx-flow-hash tcp4|udp4|ah4|esp4|sctp4|tcp6|udp6|ah6|esp6|sctp6 m|v|t|s|d|f|n|r... [context %d] |",
+				"\t\tflow-type ether|ip4|tcp4|udp4|sctp4|ah4|esp4|ip6|tcp6|udp6|ah6|esp6|sctp6",
+				"\t\tdelete %d",
+			},
+		},
+		{
+			names: []string{"-x", "--show-rxfh-indir", "--show-rxfh"}, text: "Show Rx flow hash indirection table and/or RSS hash key",
+			device: true, ioctl: noNetlink, run: (*call).showRSS,
+			params: []string{"\t\t[ context %d ]"},
+		},
+		{
+			names: []string{"-X", "--set-rxfh-indir", "--rxfh"}, text: "Set Rx flow hash indirection table and/or RSS hash key",
+			device: true, ioctl: noNetlink, run: (*call).setRSS,
+			params: []string{"\t\t[ context %d|new ]", "\t\t[ equal N | weight W0 W1 ... | default ]",
+				"\t\t[ hkey %x:%x:%x:%x:%x:.... ]", "\t\t[ hfunc FUNC ]", "\t\t[ delete ]"},
+		},
 		{names: []string{"-l", "--show-channels"}, text: "Query Channels", device: true, ioctl: refused, run: (*call).showChannels},
 		{
 			names: []string{"-L", "--set-channels"}, text: "Set Channels", device: true, ioctl: refused, run: (*call).setChannels,

@@ -36,11 +36,23 @@ type Device interface {
 	SetRings(ctx context.Context, rx, tx int) error
 	// Stats returns the counters in the order in which they are shown.
 	Stats() []nic.Stat
+	// HashLevels returns what flows are told apart by when they are sent.
+	HashLevels() nic.HashLevels
+	// SetHashLevel changes it for one kind of flows. It has an effect, or an error
+	// and none: nic.ErrNotSupported for a flow or a level that there is not.
+	SetHashLevel(ctx context.Context, f nic.Flow, level nic.HashKind) error
+	// RSS returns how the host spreads received frames.
+	RSS() nic.RSS
+	// SetRSS changes it. It has an effect, or an error and none: nic.ErrInvalid
+	// for a table with channels that there are not or for a wrong size,
+	// nic.ErrNotSupported if the host takes no table.
+	SetRSS(ctx context.Context, c nic.RSSChange) error
 }
 
 // Exit statuses of commands whose failure has one of its own.
 const (
 	exitFailure      = 1
+	exitKey          = 2
 	exitDriverInfo   = 71
 	exitRings        = 76
 	exitRingsSame    = 80

@@ -24,6 +24,9 @@ type fake struct {
 	channels nic.Channels
 	rings    nic.Rings
 	stats    []nic.Stat
+	levels   nic.HashLevels
+	rss      nic.RSS
+	user     bool // has set the table
 	refuse   error
 }
 
@@ -32,6 +35,8 @@ func newFake() *fake {
 		channels: nic.Channels{Max: 64, Combined: 1},
 		rings:    nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170},
 		stats:    []nic.Stat{{Name: "tx_scattered", Value: 7}, {Name: "rx_queue_0_packets", Value: 1<<64 - 1}},
+		levels:   nic.HashLevels{nic.HashL4, nic.HashL4, nic.HashL4, nic.HashL4},
+		rss:      nic.RSS{Table: make([]uint32, 128), Key: testKey()},
 	}
 }
 
@@ -109,10 +114,11 @@ func words(t *testing.T, line string) []string {
 	return w
 }
 
-// TestTranscripts compares with what ethtool 6.1 says of a device like the fake
-// one, except that -L without effect is as in its older releases.
-func TestTranscripts(t *testing.T) {
-	text, err := os.ReadFile("testdata/commands.txt")
+// transcripts compares what commands say with a file of what they shall say. prepare
+// takes off the words in front of a command that say of what device.
+func transcripts(t *testing.T, file string, least int, prepare func(f *fake, words []string)) {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,15 +128,23 @@ func TestTranscripts(t *testing.T) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		args := words(t, strings.TrimPrefix(line, "$ "))[1:]
-		if got := newFake().run(t, args...); strings.TrimSpace(got) != strings.TrimSpace(want) {
+		before, args, _ := strings.Cut(line, "ethtool ")
+		f := newFake()
+		prepare(f, strings.Fields(before)[1:])
+		if got := f.run(t, words(t, args)...); strings.TrimSpace(got) != strings.TrimSpace(want) {
 			t.Errorf("%s\n%s", line, cmp.Diff(want, got))
 		}
 		n++
 	}
-	if n < 90 {
+	if n < least {
 		t.Errorf("only %d commands tested", n)
 	}
+}
+
+// TestTranscripts compares with what ethtool 6.1 says of a device like the fake
+// one, except that -L without effect is as in its older releases.
+func TestTranscripts(t *testing.T) {
+	transcripts(t, "testdata/commands.txt", 90, func(*fake, []string) {})
 }
 
 // TestPoster is a session that a published student poster shows, with the last

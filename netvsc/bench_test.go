@@ -184,6 +184,49 @@ func TestNoAllocations(t *testing.T) {
 	})
 }
 
+// TestNoAllocationsOverChannels: the same for flows of one channel of several.
+func TestNoAllocationsOverChannels(t *testing.T) {
+	_, n, x := still(t, 4, &counting{})
+	s := n.session.Load()
+	p := &pump{n: n, send: newSender(s)}
+	p.send.begin()
+	var frames []nic.Frame
+	for i := 0; len(frames) < 8; i++ {
+		if l, _ := p.send.lane(p.send.flow(frame(i, 64))); l.q.index == 0 {
+			frames = append(frames, asFrame(frame(i, 64)))
+		}
+	}
+	src := &loop{frame: frames[0].Head}
+	p.src = src
+	for what, f := range map[string]func(){
+		"Send": func() {
+			if n.Send(0, frames) != len(frames) {
+				t.Error("Send refused frames")
+			}
+		},
+		"Pump": func() {
+			src.left = 32
+			if err := p.round(); err != nic.ErrNoFrame {
+				t.Error(err)
+			}
+		},
+		"another table": func() {
+			table := s.table.Load()
+			s.table.Store(nil)
+			n.Send(0, frames[:1])
+			s.table.Store(table)
+		},
+	} {
+		both := func() { f(); drainAll(s.queues[0], x) }
+		for range 100 {
+			both()
+		}
+		if a := testing.AllocsPerRun(100, both); a != 0 {
+			t.Errorf("%s: %v allocations", what, a)
+		}
+	}
+}
+
 // receiveRanges writes 16 frames into the receive buffer.
 func receiveRanges(x *quickHost, size int) (ranges []vmbus.ByteRange) {
 	for i := range 16 {
@@ -226,7 +269,9 @@ func BenchmarkSend(b *testing.B) {
 				for range 64 {
 					frames = append(frames, asFrame(frame(1, size)))
 				}
-				for n.session.Load().senders[0].lane(flow(frames[0].Head)).q != q {
+				s := n.session.Load().senders[0]
+				s.begin()
+				if l, _ := s.lane(s.flow(frames[0].Head)); l.q != q {
 					b.Skip("flow is of another channel")
 				}
 				b.ReportAllocs()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"hvnet/nvsp"
-	"hvnet/offload"
 	"hvnet/rndis"
 )
 
@@ -23,11 +22,9 @@ func (s *session) openChannels(ctx context.Context) error {
 				return err
 			}
 		}
-		if len(s.queues) > 1 {
-			if err := s.setReceiveTable(ctx); err != nil && !refused(err) {
-				return err
-			}
-		}
+	}
+	if err := s.startRSS(ctx); err != nil {
+		return err
 	}
 	s.senders = make([]*sender, len(s.queues))
 	for i := range s.senders {
@@ -49,7 +46,9 @@ func (s *session) askQueues(ctx context.Context) error {
 		var c rndis.RSSCapabilities
 		if c, err = rndis.ParseRSSCapabilities(b); err == nil {
 			s.hostQueues = int(min(max(c.Queues, 1), MaxChannels))
-			s.tableEntries = c.TableEntries()
+			if s.hostQueues > 1 {
+				s.tableEntries = c.TableEntries()
+			}
 			return nil
 		}
 	}
@@ -89,19 +88,4 @@ func (s *session) openSubChannels(ctx context.Context, n int) error {
 		}
 	}
 	return nil
-}
-
-// setReceiveTable has the host spread what it receives: evenly, by the hash of each
-// flow. It is told twice, as hv_netvsc does: first to stop doing so, then how.
-func (s *session) setReceiveTable(ctx context.Context) error {
-	p := rndis.RSSParameters{Flags: rndis.RSSDisable, HashInfo: rndis.HashDefault,
-		Table: make([]uint32, s.tableEntries), Key: offload.DefaultKey[:]}
-	for i := range p.Table {
-		p.Table[i] = uint32(i % len(s.queues))
-	}
-	if err := s.set(ctx, rndis.OIDReceiveScaleParameters, p.Append(nil)); err != nil {
-		return err
-	}
-	p.Flags = 0
-	return s.set(ctx, rndis.OIDReceiveScaleParameters, p.Append(nil))
 }

@@ -86,6 +86,7 @@ func (q *queue) complete(c *completion, freed *freed) {
 			q.s.n.count.Add(counter.HostRefused, 1)
 		}
 		freed.add(q.s, t)
+		q.track(t.entries, -1)
 		q.outstanding--
 		q.confirmed++
 	case t != nil && t.kind == kindControl:

@@ -64,6 +64,7 @@ type fakeHost struct {
 	bad       []string
 	events    []string
 	frames    [][]byte // received
+	from      []int    // the channel of each
 	perChan   map[int]int
 	filter    uint32
 	sends     []send

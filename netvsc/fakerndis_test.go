@@ -70,6 +70,7 @@ func (q *fakeQueue) data(b []byte, m nvsp.RNDISPacket, p *vmbus.Packet) {
 			h.bad = append(h.bad, fmt.Sprintf("message of %d bytes is not aligned", k.Length))
 		}
 		h.frames = append(h.frames, bytes.Clone(b[k.DataOffset:k.DataOffset+k.DataLen]))
+		h.from = append(h.from, q.index)
 		h.perChan[q.index]++
 		b = b[k.Length:]
 	}

@@ -11,6 +11,7 @@ import (
 // completions and the queue stops: the sources are held back, nothing is lost. The
 // caller holds the producer lock.
 func (q *queue) put(b *batch) {
+	q.track(b.entries, 1)
 	if len(q.waiting) == 0 {
 		err := q.tryPut(b)
 		if err == nil {
@@ -34,6 +35,7 @@ func (q *queue) drop(b *batch, err error) {
 		why = counter.TxNoSpace
 	}
 	q.s.n.count.Add(why, uint64(b.frames))
+	q.track(b.entries, -1)
 	q.s.discard(b)
 }
 
@@ -61,7 +63,7 @@ func (q *queue) tryPut(b *batch) error {
 		q.txns.end(id)
 		return err
 	}
-	t.kind, t.section, t.run, t.frames, t.bytes = kindData, b.section, b.run, b.frames, b.bytes
+	t.kind, t.section, t.run, t.frames, t.bytes, t.entries = kindData, b.section, b.run, b.frames, b.bytes, b.entries
 	q.outstanding++
 	return nil
 }

@@ -12,18 +12,18 @@ import (
 // RNDIS header is kept in front. first is nil if there is no memory.
 func (t *sender) land() (first, rest []byte) {
 	s := t.s
-	b := &t.spare
-	if l := t.cur; l != nil {
-		b = &l.open
-		if b.frames >= s.maxPackets || s.next(b)+s.landing > s.limit {
-			t.post(l) // and so t.cur is nil
-			b = &t.spare
-		}
-	}
 	// All or nothing: what is taken without a frame being read is given back, and
 	// then wakes who waits for it.
 	if s.needRun && !t.openRun() {
 		return nil, nil
+	}
+	b := &t.spare
+	if l := t.cur; l != nil {
+		b = &l.open
+		if b.frames >= s.maxPackets || s.next(b)+s.landing > s.limit || !t.reserve() {
+			t.post(l) // and so t.cur is nil
+			b = &t.spare
+		}
 	}
 	if b.section == none && !t.openSection(b) {
 		if !t.openRun() {
@@ -36,6 +36,12 @@ func (t *sender) land() (first, rest []byte) {
 		rest = s.runs.bytes(t.run)
 	}
 	return b.mem[s.next(b)+headroom : s.limit], rest
+}
+
+// reserve makes sure that there is a section to copy a frame to that turns out to be
+// for another channel: on the wrong one it could overtake others of its flow.
+func (t *sender) reserve() bool {
+	return len(t.lanes) == 1 || t.spare.section != none || t.openSection(&t.spare)
 }
 
 // openRun makes sure that there is a page run to land in.
@@ -56,17 +62,18 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 		return
 	}
 	here := min(n, len(first))
-	to := &t.lanes[0]
+	to, e := &t.lanes[0], entrySet(0)
 	var info *rndis.Info
 	if len(t.lanes) > 1 || m.Checksum == nic.ChecksumPartial {
 		// The host sees this memory too: a private copy decides.
 		head := t.head[:copy(t.head[:], first[:here])]
 		if len(t.lanes) > 1 {
-			to = t.lane(flow(head))
+			to, e = t.lane(t.flow(head))
+			t.held |= e & t.moving
 		}
 		if m.Checksum == nic.ChecksumPartial {
 			if !s.offloads.ask(&t.info, head, n, m) {
-				t.landedOffload(first[:here], n, m)
+				t.landedOffload(to, e, first[:here], n, m)
 				return
 			}
 			copy(first, head)
@@ -77,37 +84,31 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 	case t.cur == nil && t.spare.section == none:
 		t.post(to)
 		to.open.run, t.run = t.run, none
-		t.commit(to, n, info)
+		t.commit(to, n, e, info)
 		return
 	case to == t.cur:
 	case t.steer(to, first[:here], n):
-	case t.cur == nil:
+	default: // the section it landed in is nobody's yet
 		t.post(to)
 		to.open, t.spare = t.spare, emptyBatch
 		t.cur = to
-	default:
-		// There is nothing to copy it to: the wrong channel is better than a
-		// loss.
-		to = t.cur
 	}
-	t.commitLanded(to, n, here, info)
+	t.commitLanded(to, n, here, e, info)
 }
 
 // steer copies the first bytes of a frame of n to a batch of the lane it belongs
-// to, and has the next frame land there. It returns false if the frame is better
-// left, or has to be left, where it is.
+// to, and has the next frame land there. It returns false if the frame is better left
+// where it is, in the spare section.
 func (t *sender) steer(to *lane, first []byte, n int) bool {
 	s := t.s
 	b := &to.open
 	at := s.next(b)
 	if b.section == none || b.frames >= s.maxPackets || at+headroom+len(first) > s.limit {
 		if t.cur == nil {
-			return false // the section it landed in is nobody's yet
-		}
-		t.post(to)
-		if !t.openSection(b) {
 			return false
 		}
+		t.post(to)
+		*b, t.spare = t.spare, emptyBatch // land has seen to it
 		at = 0
 	}
 	copy(b.mem[at+headroom:], first)
@@ -118,8 +119,9 @@ func (t *sender) steer(to *lane, first []byte, n int) bool {
 
 // commitLanded accounts for a frame of n bytes whose first here bytes are in the
 // lane's open section and the rest in the page run.
-func (t *sender) commitLanded(l *lane, n, here int, info *rndis.Info) {
+func (t *sender) commitLanded(l *lane, n, here int, e entrySet, info *rndis.Info) {
 	t.touch(l)
+	l.open.entries |= e
 	t.s.message(&l.open, n, here, info)
 	if here < n {
 		l.open.run, l.open.runLen, t.run = t.run, n-here, none

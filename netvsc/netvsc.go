@@ -36,6 +36,7 @@ import (
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/offload"
+	"hvnet/rndis"
 	"hvnet/vmbus/channel"
 )
 
@@ -99,7 +100,8 @@ type NIC struct {
 	gate    sync.RWMutex
 	flowing bool // under gate: senders may use the session
 
-	suspended atomic.Bool // changed by the owner
+	suspended atomic.Bool   // changed by the owner
+	byAddress atomic.Uint32 // offload.HashTypes whose ports don't count; changed by the owner
 
 	session atomic.Pointer[session] // the last one attached; never nil
 	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
@@ -164,7 +166,7 @@ func (c Config) settings() (settings, error) {
 			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
-	w := settings{queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
+	w := settings{key: offload.DefaultKey, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
 	if w.queues == 0 {
 		w.queues = defaultQueues
 	}
@@ -181,12 +183,14 @@ func (c Config) settings() (settings, error) {
 }
 
 // settings are what a session is made with. A change takes effect by a new one,
-// but for that of the address, which the host takes at any time.
+// but for that of the address, the key and the table, which the host takes at any time.
 type settings struct {
 	queues           int
 	rxBytes, txBytes int // of the buffers, before rounding up to pages
 	mtu              int
 	mac              nic.MAC // zero: the permanent address
+	key              [rndis.KeySize]byte
+	table            []uint32 // for receiving, as it was set; nil: an even one
 }
 
 // closed reports whether Close was called.
@@ -267,11 +271,4 @@ func (n *NIC) Info() Info {
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
 		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),
 	}
-}
-
-// flow returns the flow hash of a frame, for the choice of its channel. head is
-// private memory. The host knows nothing of it, so it is the cheap hash.
-func flow(head []byte) uint32 {
-	h, _ := offload.FastFlow(head, offload.HashAll)
-	return h
 }

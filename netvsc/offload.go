@@ -150,18 +150,18 @@ func (o *offloads) unit(m nic.Offload) int {
 	return size
 }
 
-// addOffload is add for a frame that leaves something to be done.
-func (t *sender) addOffload(f *nic.Frame) bool {
+// addOffload is put for a frame that leaves something to be done.
+func (t *sender) addOffload(l *lane, e entrySet, f *nic.Frame) bool {
 	o, m := &t.s.offloads, f.Offload
 	head := t.head[:copy(t.head[:], f.Head)]
 	n := f.Len()
 	switch {
 	case o.ask(&t.info, head, n, m):
-		return t.put(f, n, &t.info, head)
+		return t.put(l, e, f, n, &t.info, head)
 	case m.Segment == nic.SegmentNone:
-		return t.put(f, n, nil, nil) // which completes it
+		return t.put(l, e, f, n, nil, nil) // which completes it
 	}
-	return t.cut(f, o.unit(m))
+	return t.cut(l, e, f, o.unit(m))
 }
 
 // cutting is the working memory of cut.
@@ -180,7 +180,7 @@ func (c *cutting) forget() {
 
 // cut sends a frame in pieces that the host takes. What there is no memory for is
 // lost when something of the frame has been sent, as in any queue that is full.
-func (t *sender) cut(f *nic.Frame, unit int) bool {
+func (t *sender) cut(l *lane, e entrySet, f *nic.Frame, unit int) bool {
 	size := int(f.Offload.Size)
 	c := &t.cutting[0]
 	if unit > size {
@@ -195,9 +195,9 @@ func (t *sender) cut(f *nic.Frame, unit int) bool {
 		c.body = c.cut.Next(&c.piece, c.room[:], c.body[:0])
 		var ok bool
 		if c.piece.Offload.Segment != nic.SegmentNone && !t.asks(&c.piece) {
-			ok = t.cut(&c.piece, size) // too few segments
+			ok = t.cut(l, e, &c.piece, size) // too few segments
 		} else {
-			ok = t.addOffload(&c.piece)
+			ok = t.addOffload(l, e, &c.piece)
 		}
 		if !ok && first {
 			return false
@@ -225,7 +225,7 @@ func complete(mem []byte, m nic.Offload) {
 // landedOffload is landed for a frame that leaves something to be done that the host
 // does not do. It leaves the memory that it has landed in, for it may have to be
 // read while pieces of it go there.
-func (t *sender) landedOffload(first []byte, n int, m nic.Offload) {
+func (t *sender) landedOffload(l *lane, e entrySet, first []byte, n int, m nic.Offload) {
 	if t.whole == nil {
 		t.whole = make([]byte, maxLarge)
 	}
@@ -235,7 +235,7 @@ func (t *sender) landedOffload(first []byte, n int, m nic.Offload) {
 		copy(b[k:], t.s.runs.bytes(t.run))
 	}
 	f := nic.Frame{Head: b, Offload: m}
-	if !t.addOffload(&f) {
+	if !t.addOffload(l, e, &f) {
 		t.s.n.count.Add(counter.TxNoMemory, 1)
 	}
 }

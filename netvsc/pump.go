@@ -84,6 +84,9 @@ func (p *pump) round() error {
 	}
 	t := p.send
 	t.begin()
+	if t.held != 0 {
+		return errStarved
+	}
 	var err error
 	for range pumpBatch {
 		first, rest := t.land()
@@ -97,6 +100,10 @@ func (p *pump) round() error {
 			break
 		}
 		t.landed(first, k, m)
+		if t.held != 0 {
+			err = errStarved
+			break
+		}
 	}
 	p.blocked = t.flush()
 	t.leave()
@@ -139,6 +146,9 @@ func (p *pump) ready() bool {
 	}
 	s := n.session.Load()
 	if !n.flowing || s.broken() {
+		return false
+	}
+	if t := p.send; t != nil && t.s == s && !t.settled() {
 		return false
 	}
 	return s.blocked(p.blocked) == nil && s.landable()

@@ -182,6 +182,9 @@ func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
 func (q *queue) inform(f *nic.Frame, sl *slot) {
 	if q.info.Has&rndis.HasHash != 0 {
 		f.Hash, f.HashKind = q.info.Hash, nic.HashL4
+		if q.info.Has&rndis.HasHashInfo != 0 && !q.info.HashInfo.Ports() {
+			f.HashKind = nic.HashL3
+		}
 	}
 	if q.info.Has&rndis.HasVLAN != 0 {
 		const addresses = 12

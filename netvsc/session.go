@@ -30,7 +30,7 @@ type session struct {
 	name          string
 	mtu           int
 	hostQueues    int // how many channels the host allows
-	tableEntries  int // of the receive indirection table
+	tableEntries  int // of the receive indirection table; 0: the host takes none
 	rxSectionSize int
 	rxSections    int
 	txSectionSize int
@@ -60,6 +60,7 @@ type session struct {
 	queues  []*queue // by channel index; complete before senders see the session
 	senders []*sender
 	table   atomic.Pointer[[tableSize]uint32] // for sending, as the host gave it
+	rss     atomic.Pointer[nic.RSS]           // for receiving; changes with SetRSS
 
 	buffers buffers
 

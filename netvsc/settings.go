@@ -3,6 +3,7 @@ package netvsc
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"hvnet/counter"
 	"hvnet/nic"
@@ -82,15 +83,17 @@ func (n *NIC) DriverInfo() nic.DriverInfo {
 
 // Channels returns how many channels the NIC can have, by host, processors and
 // protocol, and how many it has. A frame is sent on the channel that the host's
-// table has for its flow hash, so the frames of a flow keep their order.
+// table has for its flow hash, and the frames of a flow keep their order whatever
+// happens to table and channels.
 func (n *NIC) Channels() nic.Channels {
 	s := n.session.Load()
 	return nic.Channels{Max: s.maxQueues(), Combined: len(s.queues)}
 }
 
 // SetChannels changes the number of channels. It is refused as Linux refuses it:
-// nic.ErrInvalid below 1 and above the maximum, which is 1 if the host's protocol is
-// older than NVSP 5. The host may grant fewer than asked for. If the change
+// nic.ErrInvalid below 1, above the maximum, which is 1 if the host's protocol is
+// older than NVSP 5, and if a table that was set by [NIC.SetRSS] has channels that
+// would be dropped. The host may grant fewer than asked for. If the change
 // fails, the NIC has as many as before.
 func (n *NIC) SetChannels(ctx context.Context, count int) error {
 	release, err := n.own(ctx)
@@ -104,6 +107,8 @@ func (n *NIC) SetChannels(ctx context.Context, count int) error {
 		return nil
 	case count < 1 || count > s.maxQueues():
 		return fmt.Errorf("netvsc: set %d channels: %w, want 1 to %d", count, nic.ErrInvalid, s.maxQueues())
+	case !fits(n.want.table, count):
+		return fmt.Errorf("netvsc: set %d channels: %w, the receive table has channel %d", count, nic.ErrInvalid, slices.Max(n.want.table))
 	}
 	want := n.want
 	want.queues = count

@@ -20,6 +20,7 @@ type transaction struct {
 	run     int32 // of the page runs or, for control, of the control pages; or none
 	frames  uint32
 	bytes   uint32
+	entries entrySet
 	request *request // that fails or is answered with the completion
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/nic"
+	"hvnet/offload"
 	"hvnet/rndis"
 )
 
@@ -22,7 +23,8 @@ type batch struct {
 	used    int    // where the last message ends in the section
 	last    int    // where it begins
 	frames  uint32
-	bytes   uint32 // of the frames, without RNDIS
+	bytes   uint32   // of the frames, without RNDIS
+	entries entrySet // of the frames' flows, if there are several channels
 }
 
 // A lane is where a sender collects what goes to one channel.
@@ -39,12 +41,16 @@ const readyMax = 8
 // A sender turns frames into batches. It belongs to one goroutine at a time and to
 // one attachment of the device.
 type sender struct {
-	mu    sync.Mutex // taken by Send; a pump's sender has one user
-	s     *session
-	lanes []lane
-	used  []*lane            // the lanes with something in them
-	told  *[tableSize]uint32 // the host's table
-	table [tableSize]*lane   // made from it
+	mu     sync.Mutex // taken by Send; a pump's sender has one user
+	s      *session
+	lanes  []lane
+	used   []*lane            // the lanes with something in them
+	told   *[tableSize]uint32 // the host's table
+	table  [tableSize]*lane   // made from it
+	moving entrySet           // whose lane is another one than the table's, as yet
+	held   entrySet           // those of them that are waited for
+
+	levels offload.HashTypes // whose ports count
 
 	// Of a pump: where the next frame lands.
 	cur   *lane             // in the open batch of this lane,
@@ -62,8 +68,18 @@ func newSender(s *session) *sender {
 	for i := range t.lanes {
 		t.lanes[i] = lane{q: s.queues[i], open: emptyBatch, ready: make([]batch, 0, readyMax)}
 	}
-	t.spread()
+	t.told = s.table.Load()
+	for e := range t.table {
+		t.table[e] = t.wanted(e)
+	}
 	return t
+}
+
+// flow returns the flow hash of a frame, for the choice of its channel. head is
+// private memory. The host knows nothing of it, so it is the cheap hash.
+func (t *sender) flow(head []byte) uint32 {
+	h, _ := offload.FastFlow(head, t.levels)
+	return h
 }
 
 var emptyBatch = batch{section: none, run: none}
@@ -104,53 +120,48 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 
 // begin prepares for a batch of frames.
 func (t *sender) begin() {
+	t.levels = t.s.n.levels()
 	if told := t.s.table.Load(); told != t.told {
-		t.told = told
-		t.spread()
+		t.told, t.moving = told, allEntries
+	}
+	if t.moving != 0 {
+		t.move()
 	}
 }
 
-// spread makes the table of lanes from the host's table, whose entries are the
-// host's word; or even, before the host has sent one.
-func (t *sender) spread() {
-	for i := range t.table {
-		c := uint32(i)
-		if t.told != nil {
-			c = t.told[i]
-		}
-		t.table[i] = &t.lanes[c%uint32(len(t.lanes))]
-	}
+// lane returns the lane of the channel for a flow, and the set of its entry alone.
+func (t *sender) lane(hash uint32) (*lane, entrySet) {
+	e := hash % tableSize
+	return t.table[e], 1 << e
 }
-
-// lane returns the lane of the channel for a flow.
-func (t *sender) lane(hash uint32) *lane { return t.table[hash%tableSize] }
 
 // add copies a frame to its lane. It returns false if there is no way to take it now.
 func (t *sender) add(f *nic.Frame) bool {
 	n := f.Len()
-	switch {
-	case !t.s.sendable(n, f.Offload):
+	if !t.s.sendable(n, f.Offload) {
 		return true
-	case f.Offload.Checksum == nic.ChecksumPartial:
-		return t.addOffload(f)
 	}
-	return t.put(f, n, nil, nil)
-}
-
-// put is add for a frame of n bytes that the host does what info says for, with other first
-// bytes if head is not empty. A checksum that is left without info is computed.
-func (t *sender) put(f *nic.Frame, n int, info *rndis.Info, head []byte) bool {
-	l := &t.lanes[0]
+	l, e := &t.lanes[0], entrySet(0)
 	if len(t.lanes) > 1 {
 		hash := f.Hash
-		if f.HashKind == nic.HashNone {
-			hash = flow(f.Head)
+		if f.HashKind == nic.HashNone || t.levels != offload.HashAll {
+			hash = t.flow(f.Head)
 		}
-		l = t.lane(hash)
+		l, e = t.lane(hash)
 	}
-	if l.q.stopped.Load() {
+	if l.q.stopped.Load() || e&t.moving != 0 {
 		return false
 	}
+	if f.Offload.Checksum == nic.ChecksumPartial {
+		return t.addOffload(l, e, f)
+	}
+	return t.put(l, e, f, n, nil, nil)
+}
+
+// put copies a frame of n bytes, of a flow of entry e, to a lane. The host does for it what
+// info says, and gets other first bytes if head is not empty. A checksum that is left without
+// info is computed.
+func (t *sender) put(l *lane, e entrySet, f *nic.Frame, n int, info *rndis.Info, head []byte) bool {
 	mem := t.room(l, n)
 	if mem == nil {
 		return false
@@ -162,7 +173,7 @@ func (t *sender) put(f *nic.Frame, n int, info *rndis.Info, head []byte) bool {
 	case f.Offload.Checksum == nic.ChecksumPartial:
 		complete(mem, f.Offload)
 	}
-	t.commit(l, n, info)
+	t.commit(l, n, e, info)
 	return true
 }
 
@@ -216,9 +227,10 @@ func (t *sender) openSection(b *batch) bool {
 	return true
 }
 
-// commit accounts for a frame of n bytes that is where room said.
-func (t *sender) commit(l *lane, n int, info *rndis.Info) {
+// commit accounts for a frame of n bytes, of a flow of entry e, that is where room said.
+func (t *sender) commit(l *lane, n int, e entrySet, info *rndis.Info) {
 	t.touch(l)
+	l.open.entries |= e
 	if l.open.section != none {
 		t.s.message(&l.open, n, n, info)
 		return

@@ -67,11 +67,11 @@ func (q *queue) settle() {
 }
 
 // deliver writes frames into receive sections of the guest and tells it, in one
-// batch. It is called from any goroutine.
-func (q *queue) deliver(frames []nic.Frame) {
+// batch. flows are theirs, nil if they have none. It is called from any goroutine.
+func (q *queue) deliver(frames []nic.Frame, flows []flow) {
 	q.ch.Lock()
 	defer q.ch.Unlock()
-	if err := hv.Guard(func() { q.write(frames) }); err != nil {
+	if err := hv.Guard(func() { q.write(frames, flows) }); err != nil {
 		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
 		q.blame(err)
 	}
@@ -99,7 +99,7 @@ func (q *queue) blame(err error) {
 }
 
 // write is deliver with the producer lock held.
-func (q *queue) write(frames []nic.Frame) {
+func (q *queue) write(frames []nic.Frame, flows []flow) {
 	d := &q.delivery
 	r, passes := q.receive, filter{q.s.filter.Load(), *q.s.mac.Load()}
 	sums := rxSums(q.s.sums.Load())
@@ -134,9 +134,12 @@ func (q *queue) write(frames []nic.Frame) {
 			}
 		}
 		var info rndis.Info
+		if flows != nil && flows[i].over != 0 {
+			info.Has, info.Hash, info.HashInfo = rndis.HasHash|rndis.HasHashInfo, flows[i].hash, flows[i].over
+		}
 		if sums != 0 && f.Offload.Segment == nic.SegmentNone {
 			if sum := sums.verify(f, n); sum != 0 {
-				info.Has, info.Checksum = rndis.HasChecksum, uint32(sum)
+				info.Has, info.Checksum = info.Has|rndis.HasChecksum, uint32(sum)
 			}
 		}
 		tag, tagged := tagOf(f)

@@ -62,12 +62,24 @@ func (t *Toeplitz) sum(at int, input []byte) (h uint32) {
 // over addresses if it has only its IP version, and there is none for any other
 // packet and for one that is cut short or garbled.
 func (t *Toeplitz) Flow(head []byte, types HashTypes) (hash uint32, kind nic.HashKind) {
+	hash, over := t.FlowType(head, types)
+	switch {
+	case over == 0:
+		return 0, nic.HashNone
+	case over&(HashIPv4|HashIPv6) != 0:
+		return hash, nic.HashL3
+	}
+	return hash, nic.HashL4
+}
+
+// FlowType is Flow, and says which one of types the hash is; 0 if there is none.
+func (t *Toeplitz) FlowType(head []byte, types HashTypes) (hash uint32, over HashTypes) {
 	addrs, ports, l3, l4 := dissect(head)
 	switch {
 	case types&l4 != 0:
-		return t.sum(0, addrs) ^ t.sum(len(addrs), ports), nic.HashL4
+		return t.sum(0, addrs) ^ t.sum(len(addrs), ports), l4
 	case types&l3 != 0:
-		return t.sum(0, addrs), nic.HashL3
+		return t.sum(0, addrs), l3
 	}
-	return 0, nic.HashNone
+	return 0, 0
 }

@@ -51,6 +51,11 @@ func TestPPIGolden(t *testing.T) {
 	if !bytes.Equal(b[44:n], want) {
 		t.Errorf("\n got %x\nwant %x", b[44:n], want)
 	}
+	in = Info{Has: HasHash | HasHashInfo, Hash: 0x51ccc178, HashInfo: HashToeplitz | HashTCPv4}
+	n = PutPacket(b, 100, &in)
+	if want := unhex(t, "10000000 08000000 0c000000 78c1cc51  10000000 09000000 0c000000 01020000"); !bytes.Equal(b[44:n], want) {
+		t.Errorf("what the hash is over:\n got %x\nwant %x", b[44:n], want)
+	}
 	in = Info{Has: HasLargeSend | HasChecksum, LargeSend: NewLargeSend(1448, 54, true), Checksum: 1}
 	n = PutPacket(b, 100, &in)
 	if want := unhex(t, "10000000 02000000 0c000000 a80560c3"); !bytes.Equal(b[44:n], want) {
@@ -200,7 +205,7 @@ func TestBadPPIs(t *testing.T) {
 
 func TestPacketRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := Info{Has: InfoSet(rapid.IntRange(0, 31).Draw(t, "has"))}
+		in := Info{Has: InfoSet(rapid.IntRange(0, 63).Draw(t, "has"))}
 		if in.Has&HasLargeSend != 0 {
 			in.Has &^= HasChecksum
 		}
@@ -210,6 +215,7 @@ func TestPacketRoundTrip(t *testing.T) {
 			}
 		}
 		set(HasHash, &in.Hash)
+		set(HasHashInfo, (*uint32)(&in.HashInfo))
 		set(HasChecksum, &in.Checksum)
 		set(HasLargeSend, (*uint32)(&in.LargeSend))
 		set(HasPacketID, (*uint32)(&in.PacketID))
@@ -217,7 +223,7 @@ func TestPacketRoundTrip(t *testing.T) {
 			in.VLAN = rapid.Uint16().Draw(t, "tag")
 		}
 		frame := rapid.IntRange(1, 1<<20).Draw(t, "frame")
-		b := make([]byte, MaxPacketHeader)
+		b := make([]byte, PacketHeadSize)
 		n := PutPacket(b, frame, &in)
 		p, err := ParsePacket(b[:n], n+frame)
 		var got Info
@@ -238,6 +244,8 @@ func FuzzParsePacket(f *testing.F) {
 	full := make([]byte, MaxPacketHeader)
 	PutPacket(full, 1000, &Info{Has: HasHash | HasVLAN | HasChecksum | HasPacketID})
 	f.Add(full, 1108)
+	full = make([]byte, PacketHeadSize)
+	f.Add(full[:PutPacket(full, 1000, &Info{Has: HasHash | HasHashInfo | HasVLAN | HasChecksum | HasPacketID})], 1124)
 	f.Fuzz(func(t *testing.T, head []byte, avail int) {
 		p, err := ParsePacket(head, avail)
 		var in Info

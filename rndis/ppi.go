@@ -11,12 +11,13 @@ const (
 	PPILargeSend PPIType = 2 // LargeSend
 	PPIVLAN      PPIType = 6 // see Info.VLAN
 	PPIHash      PPIType = 8 // flow hash; NDIS calls it the cancel id
+	PPIHashInfo  PPIType = 9 // what the hash is over: a HashInfo; NDIS calls it the original buffer list
 	PPIInternal  PPIType = 1 << 31
 	PPIPacketID          = PPIInternal | 1 // PacketID
 )
 
 var ppiNames = [...]string{"checksum", "IPsec", "large send", "classification", "reserved", "scatter-gather list",
-	"802.1Q", "original packet", "hash", "original buffer list", "cached buffer list", "short packet padding"}
+	"802.1Q", "original packet", "hash", "hash info", "cached buffer list", "short packet padding"}
 
 // String names the type, also of those that have no use between guest and host.
 func (t PPIType) String() string {
@@ -46,14 +47,18 @@ const (
 	HasLargeSend
 	HasChecksum
 	HasPacketID
+	HasHashInfo
 )
 
-// Info is the per-packet information of a frame. At most four values can be
-// written, and never LargeSend with Checksum: a large send implies its checksums.
+// Info is the per-packet information of a frame. Of LargeSend and Checksum only the
+// first is written: a large send implies its checksums. A guest writes four values at
+// most. HashInfo is for hosts; Linux does not look at it, while to FreeBSD and DPDK a
+// hash without it is none.
 type Info struct {
 	Has InfoSet
-	// Hash is the flow hash.
-	Hash uint32
+	// Hash is the flow hash, and HashInfo says what it was computed over.
+	Hash     uint32
+	HashInfo HashInfo
 	// VLAN is the 802.1Q tag control word as in a frame: priority in the top
 	// three bits, then drop eligible, then the id in 12 bits.
 	VLAN uint16
@@ -71,6 +76,9 @@ func (in *Info) put(b []byte) int {
 	n := 0
 	if in.Has&HasHash != 0 {
 		n += putPPI(b[n:], PPIHash, in.Hash)
+	}
+	if in.Has&HasHashInfo != 0 {
+		n += putPPI(b[n:], PPIHashInfo, uint32(in.HashInfo))
 	}
 	if in.Has&HasVLAN != 0 {
 		n += putPPI(b[n:], PPIVLAN, vlanWord(in.VLAN))
@@ -111,6 +119,8 @@ func (p *Packet) Info(in *Info) error {
 		switch ppi.Type {
 		case PPIHash:
 			has = HasHash
+		case PPIHashInfo:
+			has = HasHashInfo
 		case PPIVLAN:
 			has = HasVLAN
 		case PPILargeSend:
@@ -131,6 +141,8 @@ func (p *Packet) Info(in *Info) error {
 		switch has {
 		case HasHash:
 			in.Hash = v
+		case HasHashInfo:
+			in.HashInfo = HashInfo(v)
 		case HasVLAN:
 			in.VLAN = vlanTag(v)
 		case HasLargeSend:

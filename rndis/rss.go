@@ -72,6 +72,9 @@ const (
 // Function returns the hash function, 0 if none.
 func (h HashInfo) Function() uint8 { return uint8(h) }
 
+// Ports reports whether the hash is over ports too.
+func (h HashInfo) Ports() bool { return h&(HashTCPv4|HashTCPv6|HashUDPv4|HashUDPv6) != 0 }
+
 // KeySize is the size in bytes of a Toeplitz key.
 const KeySize = 40
 

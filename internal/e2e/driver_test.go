@@ -99,12 +99,18 @@ var driverMAC = nic.MAC{0x00, 0x15, 0x5d, 1, 2, 3}
 
 func newDriverRig(t testing.TB, release string, vps int, cfg netvsc.Config) *driverRig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
-	t.Cleanup(cancel)
 	p, err := profile.Lookup(release)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newDriverRigOn(t, p, vps, cfg)
+}
+
+// newDriverRigOn is newDriverRig on a host of one's own.
+func newDriverRigOn(t testing.TB, p profile.Profile, vps int, cfg netvsc.Config) *driverRig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), devicePatience)
+	t.Cleanup(cancel)
 	part, g, err := hv.Pipe(vps)
 	if err != nil {
 		t.Fatal(err)

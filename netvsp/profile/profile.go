@@ -46,6 +46,11 @@ type Profile struct {
 	// RSSEntries is the size of the host's indirection table for receiving, 0 if
 	// there is only one channel to receive on.
 	RSSEntries int
+	// UDPByAddress is set for hosts that do not look at the ports of UDP, even if the
+	// guest asks for that, which Linux does not; and FragmentsFirst for those that
+	// have all fragments of IP packets come on the first channel.
+	UDPByAddress   bool
+	FragmentsFirst bool
 	// LinkMbps is the speed of the link in Mbit/s.
 	LinkMbps uint32
 
@@ -126,6 +131,7 @@ func (r release) profile() Profile {
 	if r.nvsp < nvsp.V61 { // 1728 bytes for the usual MTU, which Linux still asks memory for
 		p.SectionOverhead, p.DataOffset = 214, 128
 		p.UncountedPayload = true
+		p.UDPByAddress, p.FragmentsFirst = true, true
 	}
 	return p
 }

@@ -75,6 +75,7 @@ func TestCoherent(t *testing.T) {
 		packets, align := rndis.InitializeComplete{MaxPackets: p.MaxPackets, AlignmentFactor: p.AlignmentFactor}.Batch()
 		check(packets == int(p.MaxPackets) && align == 1<<p.AlignmentFactor, "guests use the limits as they are")
 		check(p.MaxTransfer > uint32(p.SendSectionSize), "a whole section can be sent")
+		check(p.UDPByAddress == (p.NVSP[0] < nvsp.V61) && p.FragmentsFirst == p.UDPByAddress, "the ports of UDP count since 2019")
 		check(p.LinkMbps > 0, "the link has a speed")
 	}
 }

@@ -52,7 +52,8 @@ type Backend interface {
 	// own goroutine. An error refuses the channel.
 	Open(c *Channel) error
 	// Close takes a channel away. When it returns nothing of the backend
-	// touches its rings any more.
+	// touches its rings any more. Where the guest's connection ends, the
+	// primary channel is the first.
 	Close(c *Channel)
 	// Revoke is called when the guest tears down a GPADL that the backend has
 	// mapped. When it returns the mapping is no longer used.

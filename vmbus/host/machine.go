@@ -248,15 +248,17 @@ func (m *machine) revoked(id uint32) {
 func (m *machine) gone() { m.end(ending{}) }
 
 // end takes the connection down, then does what e says. An end on the way is
-// replaced: only the last one counts.
+// replaced: only the last one counts. A backend loses its primary channel first: with
+// that it stops, while one that lost a sub-channel would go on over the others, which
+// the guest may still read, and out of order.
 func (m *machine) end(e ending) {
 	m.ending = &e
 	for _, d := range m.devices {
-		for _, ch := range d.subs {
-			m.shut(ch)
-		}
 		if d.primary != nil {
 			m.shut(d.primary)
+		}
+		for _, ch := range d.subs {
+			m.shut(ch)
 		}
 	}
 	m.finish()

@@ -117,6 +117,20 @@ func TestRefusedSubChannel(t *testing.T) {
 	b.want("vp1 OFFERCHANNEL relid 2 index 1 conn 0x2002")
 }
 
+// TestEndClosesPrimaryFirst: a device whose guest is gone does not go on over what is
+// left of its channels.
+func TestEndClosesPrimaryFirst(t *testing.T) {
+	b := newBench(t)
+	b.in("open")
+	b.m.offerSubs(1, 2)
+	b.gpadl(2, 20, 4)
+	b.post(open5(2, 20))
+	b.m.opened(2, true)
+	b.skip()
+	b.m.gone()
+	b.want("close dev 1 relid 1", "close dev 1 relid 2")
+}
+
 func TestWithdraw(t *testing.T) {
 	b := newBench(t)
 	b.in("open")

@@ -1,0 +1,74 @@
+package netvsc
+
+import "math/bits"
+
+// The frames of a flow keep their order although the host may send another table for
+// sending at any time. A flow is at one entry of the table, and an entry moves as a
+// whole: for each channel the driver counts, by entry, the packets that the host has
+// yet to complete, and an entry goes over to another channel when there are none of it
+// on the old one. As long as there are some nothing more is sent of it, so that it does
+// move; a pump, which learns of a frame's flow when it has it, sends one more the old
+// way and then waits.
+//
+// Other changes of a flow's channel come with a change of settings, and those wait for
+// everything that was sent.
+
+// An entrySet is a set of entries of the table for sending.
+type entrySet uint16
+
+const allEntries entrySet = 1<<tableSize - 1
+
+// next takes the least entry out of a set that is not empty.
+func (s *entrySet) next() (e int) {
+	e = bits.TrailingZeros16(uint16(*s))
+	*s &= *s - 1
+	return e
+}
+
+// track notes that packets with frames of some entries are under way, or with -1 that
+// they are no longer. The caller holds the producer lock.
+func (q *queue) track(s entrySet, d int32) {
+	for s != 0 {
+		q.entries[s.next()] += d
+	}
+}
+
+// idle reports whether nothing of an entry is under way on the channel.
+func (q *queue) idle(e int) bool {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+	return q.entries[e] == 0
+}
+
+// wanted returns the lane that the host's table has for an entry: its word, reduced to
+// the channels that there are; or an even one, before it has sent a table.
+func (t *sender) wanted(e int) *lane {
+	c := uint32(e)
+	if t.told != nil {
+		c = t.told[e]
+	}
+	return &t.lanes[c%uint32(len(t.lanes))]
+}
+
+// move has those entries follow the table that can. It is called while the sender has
+// nothing in its lanes.
+func (t *sender) move() {
+	for left := t.moving; left != 0; {
+		e := left.next()
+		if to := t.wanted(e); t.table[e] == to || t.table[e].q.idle(e) {
+			t.table[e] = to
+			t.moving &^= 1 << e
+		}
+	}
+	t.held &= t.moving
+}
+
+// settled reports whether the entries that a pump waits for can move.
+func (t *sender) settled() bool {
+	for left := t.held; left != 0; {
+		if e := left.next(); !t.table[e].q.idle(e) {
+			return false
+		}
+	}
+	return true
+}
