@@ -112,12 +112,15 @@ func (l *Listener) slot() bool {
 		return true
 	default:
 	}
-	l.hurry()
-	select {
-	case l.slots <- struct{}{}:
-		return true
-	case <-l.ctx.Done():
-		return false
+	for {
+		l.hurry() // also those that have just got their slot
+		select {
+		case l.slots <- struct{}{}:
+			return true
+		case <-l.ctx.Done():
+			return false
+		case <-time.After(hurryTime):
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func (m Machine) VPs() int { return max(cmp.Or(m.CPUs, 2), 2) }
 
 // patchesItself reports whether the kernel is one that now and then falls over its own
 // patching while a second processor of QEMU's runs. It boots with one, then.
-func (m Machine) patchesItself() bool { return m.Kernel == "6.12" && m.CPUs != 1 }
+func (m Machine) patchesItself() bool { return cmp.Or(m.Kernel, "6.1") != "6.1" && m.CPUs != 1 }
 
 // args returns the kernel's arguments.
 func (m Machine) args() string {

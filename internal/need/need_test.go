@@ -44,3 +44,36 @@ func TestTool(t *testing.T) {
 		}
 	}
 }
+
+func TestLongAndFile(t *testing.T) {
+	for _, x := range []struct{ long, require, want string }{
+		{"", "", "skip: this test takes minutes: make long runs it"},
+		{"1", "", ""},
+		{"", "1", ""},
+	} {
+		t.Setenv("HVNET_LONG", x.long)
+		t.Setenv("HVNET_REQUIRE_TOOLS", x.require)
+		if end := endOf(t, func(r *recorder) { Long(r, "make long") }); end != x.want {
+			t.Errorf("Long with %+v: %q", x, end)
+		}
+	}
+	t.Setenv("HVNET_REQUIRE_TOOLS", "")
+	if end := endOf(t, func(r *recorder) { File(r, "need.go", "nobody") }); end != "" {
+		t.Errorf("a file that is there: %q", end)
+	}
+	if end := endOf(t, func(r *recorder) { File(r, "no-such-file", "make it") }); end != "skip: this test needs no-such-file, which make it makes" {
+		t.Errorf("a file that is not: %q", end)
+	}
+}
+
+// endOf returns how a test ends.
+func endOf(t *testing.T, f func(*recorder)) string {
+	r := &recorder{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(r)
+	}()
+	<-done
+	return r.end
+}
