@@ -113,8 +113,7 @@ func head(what string, about Report) string {
 		about.Ethtool,
 		fmt.Sprintf("guest:   %d processors, in QEMU", CPUs),
 		"",
-		"Made by `make golden`; README.md says how to read it. The host offers no checksums,",
-		"segmentation or receive coalescing yet: once it does, -k and -K say otherwise.",
+		"Made by `make golden`; README.md says how to read it.",
 		"", "",
 	}, "\n")
 }
