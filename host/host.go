@@ -287,11 +287,11 @@ func (h *Host) Close(ctx context.Context) error {
 	var held []*port // by their guests
 	for _, p := range h.ports {
 		if p.offered != nil {
-			p.offered.Rescind()
-			held = append(held, &port{offered: p.offered, guest: p.guest})
+			held = append(held, &port{dev: p.dev, offered: p.offered, guest: p.guest})
 		}
 	}
 	h.mu.Unlock()
+	takeAway(held...)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	for _, p := range held {

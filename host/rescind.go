@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"hvnet/vmbus"
 )
@@ -17,12 +18,30 @@ func (h *Host) Rescind(name string) error {
 		if p.offered == nil {
 			return errors.New("the NIC is taken away already")
 		}
-		p.offered.Rescind()
-		p.dev.Unplug()
+		takeAway(p)
 		p.offered = nil
 		return nil
 	})
 }
+
+// takeAway takes NICs from their guests. First nothing more goes to the guests, and only
+// when they have returned the receive sections that they had are they told: once it has been
+// told, Linux can't send a receive completion any more, and waits for ever until it has.
+func takeAway(ports ...*port) {
+	for _, p := range ports {
+		p.dev.Unplug()
+	}
+	end := time.Now().Add(drainTime)
+	for _, p := range ports {
+		for p.dev.Info().SectionsInUse > 0 && time.Now().Before(end) {
+			time.Sleep(time.Millisecond)
+		}
+		p.offered.Rescind()
+	}
+}
+
+// drainTime is how long guests get to return their receive sections.
+const drainTime = 200 * time.Millisecond
 
 // Offer gives the NIC of a port back to its guest, after Rescind. The guest sees it
 // as soon as it has let go of it.

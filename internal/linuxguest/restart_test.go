@@ -15,11 +15,12 @@ import (
 type lifeboat struct {
 	*linuxguest.Guest
 	dir, hvnet string
+	flags      []string // of the host
 	host       *lab.Process
 }
 
-// newLifeboat boots a machine on a host process.
-func newLifeboat(t *testing.T, m linuxguest.Machine) *lifeboat {
+// newLifeboat boots a machine on a host process, with more flags for that.
+func newLifeboat(t *testing.T, m linuxguest.Machine, flags ...string) *lifeboat {
 	t.Helper()
 	linuxguest.Need(t, m.Kernel)
 	dir, err := os.MkdirTemp("/dev/shm", "hv")
@@ -27,7 +28,7 @@ func newLifeboat(t *testing.T, m linuxguest.Machine) *lifeboat {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &lifeboat{dir: dir, hvnet: filepath.Join(dir, "hvnet")}
+	b := &lifeboat{dir: dir, hvnet: filepath.Join(dir, "hvnet"), flags: flags}
 	if out, err := exec.Command("go", "build", "-o", b.hvnet, "hvnet/cmd/hvnet").CombinedOutput(); err != nil {
 		t.Fatalf("build hvnet: %v\n%s", err, out)
 	}
@@ -42,13 +43,18 @@ func (b *lifeboat) ram() string    { return filepath.Join(b.dir, "ram") }
 // start starts a host.
 func (b *lifeboat) start(t *testing.T) {
 	t.Helper()
-	p, err := lab.Spawn("host", b.dir, nil, []string{
+	p, err := lab.Spawn("host", b.dir, nil, append([]string{
 		b.hvnet, "host", "-v", "--listen", filepath.Join(b.dir, "s"), "--ivshmem", b.socket() + ",ram=" + b.ram() + ",vps=2,name=linux",
-	})
+	}, b.flags...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Kill)
+	t.Cleanup(func() {
+		p.Kill()
+		if _, said := p.Output(); t.Failed() {
+			t.Logf("a host said at last:\n%s", said[max(0, len(said)-8000):])
+		}
+	})
 	lab.Await(t, p, "^listening")
 	b.host = p
 }
@@ -67,7 +73,11 @@ func TestHostRestart(t *testing.T) {
 			for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGKILL} {
 				if signal == syscall.SIGTERM {
 					b.Run(t, flood)
-				} // what is under way when a host is killed, hv_netvsc awaits for ever
+				} else {
+					// What is sent to a host that is no more hv_netvsc awaits for ever,
+					// so nothing may be, not even by IPv6 for itself.
+					b.Run(t, "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$f; done")
+				}
 				before := b.Run(t, "cat /sys/class/net/eth0/ifindex")
 				b.host.Signal(signal)
 				if _, err := b.host.End(t.Context()); err != nil {

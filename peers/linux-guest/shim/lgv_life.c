@@ -12,7 +12,8 @@
  *
  * For the drivers a device went and another one came.  One thing can't be made good:
  * hv_netvsc waits for the completion of what it has sent, and if the old host was
- * killed with sends under way, it waits for ever.
+ * killed with sends under way, or something was sent before the next host was there, it
+ * waits for ever.
  */
 #define pr_fmt(fmt) "lgv_shim: " fmt
 
@@ -197,6 +198,11 @@ static void take_over(struct work_struct *unused)
 		if (vp >= num_possible_cpus())
 			vp = 0;
 		WRITE_ONCE(cleaning, true);
+		/* what the old host had put on the rings is taken before: hv_netvsc can't
+		 * complete it any more once the channel is rescinded, and waits until it has */
+		for_each_online_cpu(cpu)
+			lgv_interrupt(cpu);
+		msleep(200);
 		rescind(subs, vp);
 		rescind(primaries, vp);
 		for (i = 0; held() && i < 6000; i++)
