@@ -148,6 +148,11 @@ func TestReceiveSpread(t *testing.T) {
 					t.Fatal(err)
 				}
 				sink := newSpreadSink()
+				defer func() {
+					if t.Failed() {
+						t.Logf("the host: %+v", rig.device.Info())
+					}
+				}()
 				if err := rig.nic.Up(ctx, sink); err != nil {
 					t.Fatal(err)
 				}
@@ -163,7 +168,11 @@ func TestReceiveSpread(t *testing.T) {
 						f, hashed[i], kinds[i] = spreadFrame(r, number+i)
 						frames = append(frames, nic.Frame{Head: f})
 					}
-					rig.device.WriteFrames(frames)
+					// What the guest has no room for at that moment is dropped, and sent again.
+					for before, now := uint64(0), rig.dropped(); now != before; now = rig.dropped() {
+						before = now
+						rig.device.WriteFrames(frames)
+					}
 					sink.wait(t, number+batch)
 					for i := range batch {
 						h := spreadHash(rss.Key, hashed[i])
@@ -193,4 +202,13 @@ func TestReceiveSpread(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dropped returns how many frames for the guest the device has dropped, and one more.
+func (r *driverRig) dropped() uint64 {
+	n := uint64(1)
+	for _, k := range r.device.Info().RxDropped {
+		n += k
+	}
+	return n
 }
