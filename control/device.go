@@ -22,6 +22,7 @@ const (
 	methodSetRings     = "set-rings"      // ringsArgs → snapshot
 	methodSetHashLevel = "set-hash-level" // hashLevelArgs → snapshot
 	methodSetRSS       = "set-rss"        // nic.RSSChange → snapshot
+	methodSetFeatures  = "set-features"   // nic.FeatureChange → snapshot
 )
 
 // A snapshot is all that a device shows.
@@ -32,6 +33,7 @@ type snapshot struct {
 	Stats    []nic.Stat
 	Levels   nic.HashLevels
 	RSS      nic.RSS
+	Features nic.Features
 }
 
 type channelsArgs struct {
@@ -70,7 +72,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		return nil, fmt.Errorf("serve driver: %w", err)
 	}
 	show := func() snapshot {
-		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels(), d.RSS()}
+		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels(), d.RSS(), d.Features()}
 	}
 	handlers := map[string]Handler{
 		methodShow: func(context.Context, []byte) (any, error) { return show(), nil },
@@ -83,7 +85,8 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		methodSetHashLevel: setting(show, func(ctx context.Context, a hashLevelArgs) error {
 			return d.SetHashLevel(ctx, a.Flow, a.Level)
 		}),
-		methodSetRSS: setting(show, d.SetRSS),
+		methodSetRSS:      setting(show, d.SetRSS),
+		methodSetFeatures: setting(show, d.SetFeatures),
 	}
 	serveSuspend(handlers, d)
 	var s *Server
@@ -154,6 +157,11 @@ func (c *Client) SetRSS(ctx context.Context, change nic.RSSChange) error {
 	return c.call(ctx, methodSetRSS, change)
 }
 
+// SetFeatures implements ethtool.Device.
+func (c *Client) SetFeatures(ctx context.Context, change nic.FeatureChange) error {
+	return c.call(ctx, methodSetFeatures, change)
+}
+
 // call calls a method that returns a snapshot.
 func (c *Client) call(ctx context.Context, method string, args any) error {
 	var s snapshot
@@ -193,3 +201,6 @@ func (c *Client) HashLevels() nic.HashLevels { return c.last().Levels }
 
 // RSS implements ethtool.Device.
 func (c *Client) RSS() nic.RSS { return c.last().RSS }
+
+// Features implements ethtool.Device.
+func (c *Client) Features() nic.Features { return c.last().Features }

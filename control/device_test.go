@@ -27,6 +27,7 @@ type fake struct {
 	levels   nic.HashLevels
 	rss      nic.RSS
 	change   nic.RSSChange // the last one
+	features nic.Features
 }
 
 func (f *fake) DriverInfo() nic.DriverInfo {
@@ -37,7 +38,15 @@ func (f *fake) Rings() nic.Rings       { return f.rings }
 func (f *fake) HashLevels() nic.HashLevels {
 	return f.levels
 }
-func (f *fake) RSS() nic.RSS { return f.rss }
+func (f *fake) RSS() nic.RSS           { return f.rss }
+func (f *fake) Features() nic.Features { return f.features }
+func (f *fake) SetFeatures(_ context.Context, c nic.FeatureChange) error {
+	if c.Change&nic.FeaturesNeverChanged != 0 {
+		return fmt.Errorf("set features: %w", nic.ErrInvalid)
+	}
+	f.features.Active = f.features.Active&^c.Change | c.On&c.Change
+	return nil
+}
 func (f *fake) SetRSS(_ context.Context, c nic.RSSChange) error {
 	if f.change = c; len(f.rss.Table) == 0 {
 		return fmt.Errorf("set RSS: %w", nic.ErrNotSupported)
@@ -121,6 +130,15 @@ func TestDevice(t *testing.T) {
 	}
 	if err := c.SetHashLevel(t.Context(), 4, nic.HashL3); !errors.Is(err, nic.ErrNotSupported) {
 		t.Errorf("hash level of a fifth flow: %v", err)
+	}
+
+	f.features.Available = 1<<63 | 1
+	if err := c.SetFeatures(t.Context(), nic.FeatureChange{Change: 1<<63 | 2, On: 1<<63 | 1<<62}); err != nil ||
+		f.features.Active != 1<<63 || c.Features() != f.features {
+		t.Errorf("%v, %+v, %+v", err, f.features, c.Features())
+	}
+	if err := c.SetFeatures(t.Context(), nic.FeatureChange{Change: nic.FeaturesNeverChanged}); !errors.Is(err, nic.ErrInvalid) {
+		t.Errorf("features that never change: %v", err)
 	}
 
 	change := nic.RSSChange{Table: []uint32{}, Default: true, Key: bytes.Repeat([]byte{0xab}, 40)}

@@ -27,6 +27,11 @@ func commands() []command {
 			names: []string{"-G", "--set-ring"}, text: "Set RX/TX ring parameters", device: true, ioctl: refused, run: (*call).setRings,
 			params: []string{"\t\t[ rx N ]", "\t\t[ rx-mini N ]", "\t\t[ rx-jumbo N ]", "\t\t[ tx N ]"},
 		},
+		{names: []string{"-k", "--show-features", "--show-offload"}, text: "Get state of protocol offload and other features", device: true, ioctl: refused, run: (*call).showFeatures},
+		{
+			names: []string{"-K", "--features", "--offload"}, text: "Set protocol offload and other features", device: true, ioctl: refused, run: (*call).setFeatures,
+			params: []string{"\t\tFEATURE on|off ..."},
+		},
 		{names: []string{"-i", "--driver"}, text: "Show driver information", device: true, ioctl: noNetlink, run: (*call).showDriver},
 		{names: []string{"-S", "--statistics"}, text: "Show adapter statistics", device: true, ioctl: "ioctl-only request", run: (*call).showStats},
 		{

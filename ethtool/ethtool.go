@@ -36,6 +36,12 @@ type Device interface {
 	SetRings(ctx context.Context, rx, tx int) error
 	// Stats returns the counters in the order in which they are shown.
 	Stats() []nic.Stat
+	// Features returns what is done for frames, as far as switches for it go.
+	Features() nic.Features
+	// SetFeatures switches some. What has become of it Features says: it is no
+	// error if a wish is not granted, but nic.ErrInvalid if it is for what can never
+	// be switched.
+	SetFeatures(ctx context.Context, c nic.FeatureChange) error
 	// HashLevels returns what flows are told apart by when they are sent.
 	HashLevels() nic.HashLevels
 	// SetHashLevel changes it for one kind of flows. It has an effect, or an error

@@ -27,6 +27,7 @@ type fake struct {
 	levels   nic.HashLevels
 	rss      nic.RSS
 	user     bool // has set the table
+	features nic.Features
 	refuse   error
 }
 

@@ -154,7 +154,7 @@ func TestNoAllocations(t *testing.T) {
 		}
 		drainAll(q, x)
 	})
-	q.s.offloads = offloads{tcp4: true, lso4: largeSend{62780, 2}}
+	q.s.features.Store(&features{send: offloads{tcp4: true, lso4: largeSend{62780, 2}}})
 	check("Pump of large sends", func() {
 		src.left = 16
 		if err := p.round(); err != nic.ErrNoFrame {

@@ -14,6 +14,7 @@ import (
 // behind.
 func (n *NIC) attach(ctx context.Context, want settings) (*session, error) {
 	s := &session{n: n, dev: n.dev, want: want, failed: make(chan struct{}), drained: make(chan struct{}, 1)}
+	s.features.Store(&features{}) // until the host has said what it offers
 	err := s.bringUp(ctx)
 	if err == nil {
 		return s, nil
@@ -283,15 +284,12 @@ func (s *session) prepareOffload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("query %v: %w", rndis.OIDOffloadHardwareCaps, err)
 	}
-	s.offloads = newOffloads(&caps)
-	if s.version < nvsp.V5 { // as hv_netvsc has it: no UDP then
-		s.offloads.udp4, s.offloads.udp6 = false, false
-	}
+	s.offer(&caps)
 	p := s.offloads.parameters()
 	size := rndis.OffloadParametersSize
 	if s.version >= nvsp.V5 {
 		p.RSCv4, p.RSCv6 = rndis.OffloadOff, rndis.OffloadOff
-		if s.version >= nvsp.V61 && caps.RSCv4 != 0 && caps.RSCv6 != 0 {
+		if s.features.Load().Active.Has(nic.FeatureLRO) {
 			p.RSCv4, p.RSCv6 = rndis.OffloadOn, rndis.OffloadOn
 		}
 	} else {

@@ -63,8 +63,9 @@ type fakeHost struct {
 	lastTID   uint64
 	bad       []string
 	events    []string
-	frames    [][]byte // received
-	from      []int    // the channel of each
+	frames    [][]byte        // received
+	from      []int           // the channel of each
+	asked     []rndis.InfoSet // what was asked to be done for each
 	perChan   map[int]int
 	filter    uint32
 	sends     []send

@@ -71,6 +71,11 @@ func (q *fakeQueue) data(b []byte, m nvsp.RNDISPacket, p *vmbus.Packet) {
 		}
 		h.frames = append(h.frames, bytes.Clone(b[k.DataOffset:k.DataOffset+k.DataLen]))
 		h.from = append(h.from, q.index)
+		var info rndis.Info
+		if err := k.Info(&info); err != nil {
+			h.bad = append(h.bad, fmt.Sprintf("message %d: %v", n.messages, err))
+		}
+		h.asked = append(h.asked, info.Has)
 		h.perChan[q.index]++
 		b = b[k.Length:]
 	}

@@ -50,6 +50,13 @@ func (q *queue) fragment(data []byte) bool {
 	return true
 }
 
+// rightTCP reports whether the host has found the TCP checksum of what was received
+// right. Of a coalesced packet nobody else can say.
+func (q *queue) rightTCP() bool {
+	sum := rndis.RxChecksum(q.info.Checksum)
+	return q.info.Has&rndis.HasChecksum != 0 && sum&rndis.RxTCPOK != 0 && sum&(rndis.RxTCPFailed|rndis.RxUDPFailed) == 0
+}
+
 // joined adds a coalesced packet to the batch: one frame that is to be cut again,
 // should it go to where it has to be. Its segments are as long as the first one was,
 // which is what the first piece holds, and not longer than the MTU has it.
@@ -69,7 +76,7 @@ func (q *queue) joined(parts [][]byte) {
 	f.Body = q.body[at:len(q.body):len(q.body)]
 	q.inform(f, sl)
 	l, ok := offload.Parse(f.Head, f.Len())
-	if !ok || !l.TCP() || l.End != f.Len() || f.Offload.Checksum != nic.ChecksumOK && f.Offload.Checksum != nic.ChecksumPartial {
+	if !ok || !l.TCP() || l.End != f.Len() || !q.rightTCP() {
 		return // the stack will see
 	}
 	most := q.s.receive.Load().mtu - (l.Payload - l.IP)

@@ -72,7 +72,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 			t.held |= e & t.moving
 		}
 		if m.Checksum == nic.ChecksumPartial {
-			if !s.offloads.ask(&t.info, head, n, m) {
+			if !t.offloads.ask(&t.info, head, n, m) {
 				t.landedOffload(to, e, first[:here], n, m)
 				return
 			}

@@ -95,6 +95,8 @@ type NIC struct {
 	promisc  bool // the packet filter lets everything through, when up
 	attached bool // the session is more than a memory
 
+	onFeatures func(nic.Features) // see OnFeatures
+
 	// gate is held, shared, by whoever touches the memory or the channels of a
 	// session to send, for one batch; and alone to let senders in and out.
 	gate    sync.RWMutex
@@ -166,7 +168,7 @@ func (c Config) settings() (settings, error) {
 			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
-	w := settings{key: offload.DefaultKey, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
+	w := settings{key: offload.DefaultKey, features: defaultFeatures &^ featuresOff, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
 	if w.queues == 0 {
 		w.queues = defaultQueues
 	}
@@ -191,6 +193,7 @@ type settings struct {
 	mac              nic.MAC // zero: the permanent address
 	key              [rndis.KeySize]byte
 	table            []uint32 // for receiving, as it was set; nil: an even one
+	features         nic.FeatureSet
 }
 
 // closed reports whether Close was called.

@@ -152,7 +152,7 @@ func (o *offloads) unit(m nic.Offload) int {
 
 // addOffload is put for a frame that leaves something to be done.
 func (t *sender) addOffload(l *lane, e entrySet, f *nic.Frame) bool {
-	o, m := &t.s.offloads, f.Offload
+	o, m := t.offloads, f.Offload
 	head := t.head[:copy(t.head[:], f.Head)]
 	n := f.Len()
 	switch {
@@ -213,7 +213,7 @@ func (t *sender) cut(l *lane, e entrySet, f *nic.Frame, unit int) bool {
 // asks reports whether the host takes a frame as it is.
 func (t *sender) asks(f *nic.Frame) bool {
 	head := t.head[:copy(t.head[:], f.Head)]
-	return t.s.offloads.ask(&t.info, head, f.Len(), f.Offload)
+	return t.offloads.ask(&t.info, head, f.Len(), f.Offload)
 }
 
 // complete computes the checksum of a frame that is in guest memory in one piece.
@@ -243,14 +243,16 @@ func (t *sender) landedOffload(l *lane, e entrySet, first []byte, n int, m nic.O
 // verified puts what the host says about checksums into the metadata of a received
 // frame. Where a checksum was right but the bytes are no longer it, as after
 // coalescing, the frame gets what belongs there: an IPv4 header its checksum, TCP a
-// partial one. A wrong checksum is counted, and the stack's to judge.
+// partial one. A wrong checksum is counted, and the stack's to judge. A stack that
+// wants to look itself (rx-checksum off) is told nothing.
 func (q *queue) verified(f *nic.Frame, sum rndis.RxChecksum) {
-	if sum&(rndis.RxTCPFailed|rndis.RxUDPFailed) != 0 {
+	told := q.s.features.Load().checksum
+	if told && sum&(rndis.RxTCPFailed|rndis.RxUDPFailed) != 0 {
 		q.s.n.count.Add(counter.RxChecksumBad, 1)
 		f.Offload.Checksum = nic.ChecksumBad
 		return
 	}
-	if sum&(rndis.RxTCPOK|rndis.RxUDPOK) != 0 {
+	if told && sum&(rndis.RxTCPOK|rndis.RxUDPOK) != 0 {
 		f.Offload.Checksum = nic.ChecksumOK
 	}
 	if sum&rndis.RxIPOK != 0 && sum&rndis.RxIPValueInvalid != 0 {

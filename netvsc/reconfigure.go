@@ -91,6 +91,7 @@ func (n *NIC) start(ctx context.Context, want settings) error {
 		n.attached = false
 		return errors.Join(err, s.close(ctx))
 	}
+	n.tellFeatures()
 	return nil
 }
 

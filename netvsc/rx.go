@@ -180,7 +180,7 @@ func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
 // inform applies the per-packet information to a frame. A tag that the host has
 // stripped goes back in front: a sink knows only frames.
 func (q *queue) inform(f *nic.Frame, sl *slot) {
-	if q.info.Has&rndis.HasHash != 0 {
+	if q.info.Has&rndis.HasHash != 0 && q.s.features.Load().hash {
 		f.Hash, f.HashKind = q.info.Hash, nic.HashL4
 		if q.info.Has&rndis.HasHashInfo != 0 && !q.info.HashInfo.Ports() {
 			f.HashKind = nic.HashL3

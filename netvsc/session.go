@@ -44,7 +44,9 @@ type session struct {
 	needRun    bool   // a section can't take the longest frame
 	maxPackets uint32 // in one send
 
-	offloads offloads // what the host does for what is sent
+	offloads  offloads                 // what the host can do for what is sent
+	available nic.FeatureSet           // what of it and of the rest can be switched
+	features  atomic.Pointer[features] // what is on; changes with SetFeatures
 
 	// receive is for the queues' goroutines, which run from the beginning: nil
 	// until there is a receive buffer.

@@ -50,7 +50,8 @@ type sender struct {
 	moving entrySet           // whose lane is another one than the table's, as yet
 	held   entrySet           // those of them that are waited for
 
-	levels offload.HashTypes // whose ports count
+	levels   offload.HashTypes // whose ports count
+	offloads *offloads         // what the host is asked to do
 
 	// Of a pump: where the next frame lands.
 	cur   *lane             // in the open batch of this lane,
@@ -121,6 +122,7 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 // begin prepares for a batch of frames.
 func (t *sender) begin() {
 	t.levels = t.s.n.levels()
+	t.offloads = &t.s.features.Load().send
 	if told := t.s.table.Load(); told != t.told {
 		t.told, t.moving = told, allEntries
 	}
