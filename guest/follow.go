@@ -45,15 +45,9 @@ type follower struct {
 
 // follow has the NIC follow the interface until ctx ends, and the interface the NIC
 // when another host has it.
-func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink) error {
+func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink, features *mirror) error {
 	f := &follower{nic: g.NIC, iface: t, sink: sink}
-	tell := func(list []error) {
-		for _, err := range list {
-			if g.cfg.Refused != nil && ctx.Err() == nil {
-				g.cfg.Refused(fmt.Errorf("%s: %w", t.Name(), err))
-			}
-		}
-	}
+	tell := func(list []error) { g.refused(ctx, t, list...) }
 	ctx, stop := context.WithCancel(ctx)
 	var back sync.WaitGroup
 	defer back.Wait()
@@ -68,11 +62,23 @@ func (g *Guest) follow(ctx context.Context, t *tap.TAP, sink nic.Sink) error {
 			}
 		}
 	})
-	err := t.Watch(ctx, func(s tap.State) { tell(f.apply(ctx, s)) })
+	err := t.Watch(ctx, func(s tap.State) {
+		tell(f.apply(ctx, s))
+		g.refused(ctx, t, features.take(ctx))
+	})
 	if errors.Is(err, tap.ErrRemoved) {
 		err = nil // the queues tell
 	}
 	return err
+}
+
+// refused tells what could not be, until ctx ends.
+func (g *Guest) refused(ctx context.Context, t *tap.TAP, list ...error) {
+	for _, err := range list {
+		if err != nil && g.cfg.Refused != nil && ctx.Err() == nil {
+			g.cfg.Refused(fmt.Errorf("%s: %w", t.Name(), err))
+		}
+	}
 }
 
 // apply makes the NIC be as the interface is, and returns what could not be.

@@ -19,7 +19,8 @@ import (
 // within a second, is no error of it.
 //
 // From then on the NIC follows what users do to the interface with `ip link`: MTU,
-// address, promiscuity, down and up. What the host refuses is taken back on the
+// address, promiscuity, down and up; and what they switch with `ethtool -K`, as the
+// interface shows what the NIC does. What the host refuses is taken back on the
 // interface, and Config.Refused told. When the NIC has been lost and is back, the
 // interface gets the MTU and the address that the host has it with now.
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
@@ -41,6 +42,10 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		}
 		return err
 	}
+	features := &mirror{nic: g.NIC, iface: t}
+	if err := g.NIC.OnFeatures(ctx, func(f nic.Features) { g.refused(pctx, t, features.show(f)) }); err != nil {
+		return nil, errors.Join(err, leave(ctx))
+	}
 	g.NIC.OnLink(func(l nic.LinkState) { t.SetLink(l) })
 	if err := t.SetLink(g.NIC.Link()); err != nil {
 		return nil, errors.Join(err, leave(ctx))
@@ -49,7 +54,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		return nil, errors.Join(err, leave(ctx))
 	}
 	pumps.Go(func() {
-		if err := g.follow(pctx, t, sink); err != nil {
+		if err := g.follow(pctx, t, sink, features); err != nil {
 			errs <- err
 		}
 	})
@@ -67,7 +72,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 func (g *Guest) down(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
-	err := g.NIC.Down(soon)
+	err := errors.Join(g.NIC.OnFeatures(soon, nil), g.NIC.Down(soon))
 	if lost(err) || soon.Err() != nil && ctx.Err() == nil {
 		return nil
 	}

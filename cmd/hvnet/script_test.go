@@ -37,7 +37,7 @@ func TestScript(t *testing.T) {
 
 func TestScriptRoot(t *testing.T) {
 	need.Root(t)
-	for _, tool := range []string{"ip", "ping", "unshare", "setpriv", "getent"} {
+	for _, tool := range []string{"ip", "ping", "unshare", "setpriv", "getent", "ethtool"} {
 		need.Tool(t, tool)
 	}
 	testscript.Run(t, params("testdata/script/root"))

@@ -168,28 +168,31 @@ const (
 // tells the length of its bitmaps as a negative number, then takes the settings.
 func setSpeed(ctl *os.File, name string, mbps uint32) error {
 	s := &linkSettings{cmd: cmdGetLinkSettings}
+	call := func() error { return ethtool(ctl, name, unsafe.Pointer(s)) }
+	if err := call(); err != nil {
+		return err
+	}
+	if s.words >= 0 {
+		return fmt.Errorf("ETHTOOL_GLINKSETTINGS: %d mask words: %w", s.words, nic.ErrIO)
+	}
+	*s = linkSettings{cmd: cmdGetLinkSettings, words: -s.words}
+	if err := call(); err != nil {
+		return err
+	}
+	s.cmd, s.speed, s.duplex = cmdSetLinkSettings, mbps, duplexFull
+	return call()
+}
+
+// ethtool makes one call of SIOCETHTOOL. command points to its structure.
+func ethtool(ctl *os.File, name string, command unsafe.Pointer) error {
 	var ifr struct {
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [16]byte
 	}
 	copy(ifr.name[:], name)
-	ifr.data = unsafe.Pointer(s)
-	return control(ctl, func(fd int) error {
-		call := func() error { return ioctlPtr(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr)) }
-		if err := call(); err != nil {
-			return err
-		}
-		if s.words >= 0 {
-			return fmt.Errorf("ETHTOOL_GLINKSETTINGS: %d mask words: %w", s.words, nic.ErrIO)
-		}
-		*s = linkSettings{cmd: cmdGetLinkSettings, words: -s.words}
-		if err := call(); err != nil {
-			return err
-		}
-		s.cmd, s.speed, s.duplex = cmdSetLinkSettings, mbps, duplexFull
-		return call()
-	})
+	ifr.data = command
+	return control(ctl, func(fd int) error { return ioctlPtr(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr)) })
 }
 
 func ioctlPtr(fd int, req uint, p unsafe.Pointer) error {

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +70,9 @@ type TAP struct {
 	name   string
 	queues []*Queue
 	ctl    *os.File // an rtnetlink socket in the interface's namespace, or nil
+
+	featuresMu sync.Mutex
+	features   *kernelNumbers // once somebody has asked
 }
 
 // Open makes the interface in the network namespace of the calling thread (see
