@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"hvnet/nic"
 )
 
@@ -93,5 +95,32 @@ func TestAliases(t *testing.T) {
 			}
 			all |= nic.FeaturesOf(f)
 		}
+	}
+}
+
+// TestFeatureDefs: each line of -k is explained, in its order, and each name of -K.
+func TestFeatureDefs(t *testing.T) {
+	f := newFake()
+	var shown []string
+	for l := range strings.Lines(f.run(t, "-k", "eth0")) {
+		if name, _, ok := strings.Cut(strings.Trim(l, "| \t"), ": "); ok {
+			shown = append(shown, name)
+		}
+	}
+	var said []string
+	for _, d := range FeatureDefs() {
+		said = append(said, d.Name)
+		if d.Meaning == "" || !strings.HasSuffix(d.Meaning, ".") || len(d.Features) == 0 {
+			t.Errorf("%s is not explained", d.Name)
+		}
+		for _, name := range append(d.Others, d.Name) {
+			var w wish
+			if !w.add(name, true) || !d.Called(name) {
+				t.Errorf("-K does not know %s", name)
+			}
+		}
+	}
+	if d := cmp.Diff(shown, said); d != "" || len(said) != 65 {
+		t.Errorf("%d are explained:\n%s", len(said), d)
 	}
 }

@@ -29,7 +29,7 @@ var (
 )
 
 // defaultFeatures are wanted of a NIC as long as nobody has said anything.
-const defaultFeatures = ^nic.FeatureSet(0)
+var defaultFeatures = ^featuresOff
 
 // availableFeatures returns what can be switched with a host that offers that much.
 func availableFeatures(o *offloads, coalesces bool) nic.FeatureSet {
@@ -93,6 +93,14 @@ func (o offloads) only(on nic.FeatureSet) offloads {
 		o.lso6 = largeSend{}
 	}
 	return o
+}
+
+// FeaturesOn returns the features of a NIC that nobody has switched yet, on a host of a
+// version that offers so much.
+func FeaturesOn(v nvsp.Version, offer *rndis.HardwareOffload) nic.Features {
+	s := &session{version: v, want: settings{features: defaultFeatures}}
+	s.offer(offer)
+	return s.features.Load().Features
 }
 
 // Features returns what the NIC and the stack above it do for frames, as far as

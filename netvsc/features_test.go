@@ -90,8 +90,8 @@ func TestFeaturesOffered(t *testing.T) {
 	} {
 		_, n, _ := switching(t, x.offer)
 		want := nic.Features{Available: x.want, Wanted: x.want &^ off, Active: x.want&^off | fixed}
-		if got := n.Features(); got != want {
-			t.Errorf("%s: %+v, want %+v", what, got, want)
+		if got, on := n.Features(), FeaturesOn(nvsp.V61, &x.offer); got != want || on != want {
+			t.Errorf("%s: %+v and %+v, want %+v", what, got, on, want)
 		}
 	}
 }

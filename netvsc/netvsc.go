@@ -168,7 +168,7 @@ func (c Config) settings() (settings, error) {
 			return settings{}, fmt.Errorf("netvsc: open: %d %s: %w, want %d to %d", f.v, f.what, nic.ErrInvalid, f.low, f.high)
 		}
 	}
-	w := settings{key: offload.DefaultKey, features: defaultFeatures &^ featuresOff, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
+	w := settings{key: offload.DefaultKey, features: defaultFeatures, queues: c.Queues, rxBytes: c.RxSections * nominalRxSection, txBytes: c.TxSections * nominalTxSection, mtu: c.MTU}
 	if w.queues == 0 {
 		w.queues = defaultQueues
 	}

@@ -94,6 +94,8 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
                               run or up made.
   hvnet suspend [IF]          Put such an interface's NIC to sleep; hvnet resume
                               wakes it with the settings that it had.
+  hvnet explain [NAME]        What a counter or a feature is that ethtool shows,
+                              and what to do about it.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
@@ -109,6 +111,7 @@ var usages = map[string]string{
 	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
 	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
 	"up":                      "hvnet up PATH [flags]",
+	"explain":                 "hvnet explain [COUNTER|FEATURE]",
 	"suspend":                 "hvnet suspend [IF]",
 	"resume":                  "hvnet resume [IF]",
 }
