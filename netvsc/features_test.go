@@ -314,3 +314,36 @@ func TestFeaturesReceived(t *testing.T) {
 		set(t, n, true, x.off)
 	}
 }
+
+// TestFeaturesUnderTraffic switches while frames are sent: each has its checksum, or the
+// host is asked for it.
+func TestFeaturesUnderTraffic(t *testing.T) {
+	h, n, _ := switching(t, everything)
+	up(t, n)
+	one := packets.Partial(packets.Shape{}.Frame(packets.Random(700)), nic.SegmentNone, 0)
+	right := packets.Shape{}.Frame(packets.Random(700))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 200 {
+			set(t, n, i%2 == 0, "tx-checksum-ipv4", "rx-lro", "rx-checksum")
+		}
+	}()
+	sent := 0
+	for going := true; going || sent < 10; {
+		select {
+		case <-done:
+			going = false
+		default:
+		}
+		sent += n.Send(0, []nic.Frame{one})
+	}
+	h.until(t, "all frames arrive", func() bool { return len(h.frames) == sent })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, f := range h.frames {
+		if h.asked[i] == 0 && !bytes.Equal(f, right) {
+			t.Fatalf("frame %d of %d has no checksum", i, sent)
+		}
+	}
+}

@@ -147,3 +147,53 @@ func TestOffloadsOnEveryHost(t *testing.T) {
 		})
 	}
 }
+
+// TestOffloadsSwitched sends data while either side does without one feature or another:
+// it arrives as it was.
+func TestOffloadsSwitched(t *testing.T) {
+	needPair(t)
+	p := lab.NewPairOn(t, "hvnet", nil)
+	addr6 := [2]string{"fd00:5d:3::1", "fd00:5d:3::2"}
+	for i, ns := range p.NS {
+		lab.Run(t, "ip", "-n", ns.Name, "addr", "add", addr6[i]+"/64", "dev", "eth0", "nodad")
+	}
+	need.Tool(t, "nstat")
+	// Frames of the MTU have 1514 bytes, and longer ones are left to be cut.
+	const size, large = 2 << 20, 1600
+	for _, x := range []struct {
+		off   string
+		large [2]bool // sent, received
+	}{
+		{"rxhash", [2]bool{true, true}},
+		{"rx", [2]bool{true, true}},
+		{"lro", [2]bool{true, false}},
+		{"tso", [2]bool{false, false}},
+		{"tx", [2]bool{false, false}},
+		{"sg", [2]bool{false, false}},
+	} {
+		for _, ns := range p.NS {
+			p.Run(t, ns.In("hvnet", "ethtool", "-L", "eth0", "combined", "1")...) // its counters begin anew
+			p.Run(t, ns.In("hvnet", "ethtool", "-K", "eth0", x.off, "off")...)
+		}
+		for _, to := range []string{p.Addr[1], addr6[1]} {
+			if err := transfer(p.NS[0], p.NS[1], to, size); err != nil {
+				t.Errorf("%s off: to %s: %v", x.off, to, err)
+			}
+		}
+		for i, dir := range []string{"tx", "rx"} {
+			if packets, bytes := queueSums(t, p, p.NS[i], dir); (bytes > large*packets) != x.large[i] {
+				t.Errorf("%s off: %s of %d bytes in %d frames", x.off, dir, bytes, packets)
+			}
+		}
+		for _, ns := range p.NS {
+			p.Run(t, ns.In("hvnet", "ethtool", "-K", "eth0", x.off, "on")...)
+			p.Run(t, ns.In("hvnet", "ethtool", "-L", "eth0", "combined", "2")...)
+		}
+	}
+	for _, ns := range p.NS {
+		if text := p.Run(t, ns.In("nstat", "-az")...); checksumErrors.Match(text) {
+			t.Errorf("wrong checksums:\n%s", text)
+		}
+	}
+	p.Stop(t)
+}

@@ -20,6 +20,7 @@ const streamTime = 15
 func TestIperfThroughSettings(t *testing.T) {
 	needPair(t)
 	need.Tool(t, "iperf3")
+	need.Tool(t, "ethtool")
 	p := lab.NewPairOn(t, "hvnet", []string{"--allow-spoofing"}, "--vcpus", "4")
 	streams := []*lab.Stream{
 		lab.StartStream(t, p.NS[0], p.NS[1], p.Addr[1], streamTime),
@@ -36,7 +37,7 @@ func TestIperfThroughSettings(t *testing.T) {
 	for ; changes < 200 && time.Since(start) < streamTime*time.Second*2/3; changes++ {
 		guest := r.IntN(2)
 		var argv []string
-		switch r.IntN(6) {
+		switch r.IntN(7) {
 		case 0:
 			argv = set("mtu", one("1400", "1500", "9000"))
 		case 1:
@@ -49,6 +50,10 @@ func TestIperfThroughSettings(t *testing.T) {
 			argv = []string{"sh", "-c", "hvnet ethtool -L eth0 combined " + one("1", "2", "3", "4") + " || true"} // unmodified is a failure
 		case 5:
 			argv = []string{"hvnet", "ethtool", "-G", "eth0", "rx", fmt.Sprint(500 + r.IntN(2500)), "tx", fmt.Sprint(30 + r.IntN(300))}
+		case 6: // at either side; what needs something that is off is a failure
+			what := one("hvnet ethtool -K eth0 lro ", "hvnet ethtool -K eth0 rx ", "hvnet ethtool -K eth0 tx-checksum-ipv4 ", "hvnet ethtool -K eth0 tso ",
+				"ethtool -K eth0 tx ", "ethtool -K eth0 sg ", "ethtool -K eth0 tso ")
+			argv = []string{"sh", "-c", what + one("on", "off") + " || true"}
 		}
 		p.Run(t, p.NS[guest].In(argv...)...)
 	}
