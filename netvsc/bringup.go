@@ -285,7 +285,7 @@ func (s *session) prepareOffload(ctx context.Context) error {
 		return fmt.Errorf("query %v: %w", rndis.OIDOffloadHardwareCaps, err)
 	}
 	s.offer(&caps)
-	p := s.offloads.parameters()
+	p := s.granted.parameters()
 	size := rndis.OffloadParametersSize
 	if s.version >= nvsp.V5 {
 		p.RSCv4, p.RSCv6 = rndis.OffloadOff, rndis.OffloadOff

@@ -72,7 +72,7 @@ func (s *session) switched(wanted nic.FeatureSet) *features {
 			f.Active &^= nic.FeaturesOf(x.feature)
 		}
 	}
-	f.send = s.offloads.only(f.Active)
+	f.send = s.granted.only(f.Active)
 	f.checksum, f.hash = f.Active.Has(nic.FeatureRxChecksum), f.Active.Has(nic.FeatureRxHash)
 	return f
 }
@@ -159,11 +159,11 @@ func (s *session) coalesce(ctx context.Context, on bool) error {
 
 // offer takes what the host offers as what there is to switch.
 func (s *session) offer(caps *rndis.HardwareOffload) {
-	s.offloads = newOffloads(caps)
+	s.granted = newOffloads(caps)
 	if s.version < nvsp.V5 { // as hv_netvsc has it: no UDP then
-		s.offloads.udp4, s.offloads.udp6 = false, false
+		s.granted.udp4, s.granted.udp6 = false, false
 	}
-	s.available = availableFeatures(&s.offloads, s.version >= nvsp.V61 && caps.RSCv4 != 0 && caps.RSCv6 != 0)
+	s.available = availableFeatures(&s.granted, s.version >= nvsp.V61 && caps.RSCv4 != 0 && caps.RSCv6 != 0)
 	s.features.Store(s.switched(s.want.features))
 }
 

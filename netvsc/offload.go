@@ -70,7 +70,7 @@ func (o *offloads) parameters() rndis.OffloadParameters {
 // both IP versions; 0 if it cuts none. The driver takes longer ones too, but cuts them
 // itself, which costs a copy.
 func (n *NIC) LargeSend() int {
-	o := &n.session.Load().offloads
+	o := &n.session.Load().granted
 	switch {
 	case o.lso6.max == 0:
 		return o.lso4.max

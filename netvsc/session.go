@@ -44,7 +44,7 @@ type session struct {
 	needRun    bool   // a section can't take the longest frame
 	maxPackets uint32 // in one send
 
-	offloads  offloads                 // what the host can do for what is sent
+	granted   offloads                 // what the host can do for what is sent
 	available nic.FeatureSet           // what of it and of the rest can be switched
 	features  atomic.Pointer[features] // what is on; changes with SetFeatures
 
