@@ -7,8 +7,8 @@ import "slices"
 // order ethtool prints them.
 type Feature uint8
 
-// The features that hv_netvsc has on some host, or Linux for it. FeatureName knows
-// those too that neither has.
+// The features that hv_netvsc has on some host, or Linux for it, and those of a TAP that
+// stand for them. Feature.String knows the others too.
 const (
 	FeatureSG         Feature = 0  // frames in several pieces
 	FeatureTxIPv4     Feature = 1  // TCP and UDP checksums over IPv4
@@ -29,8 +29,10 @@ const (
 	FeatureNoCache    Feature = 41 // sent data is copied past the cache
 	FeatureGROList    Feature = 57 // GRO by lists, of UDP too
 	FeatureUDPGRO     Feature = 59 // GRO of UDP that is forwarded
-	NumFeatures               = 64
 )
+
+// NumFeatures is how many numbers there are.
+const NumFeatures = 64
 
 // featureNames are the kernel's. Two numbers have no name.
 var featureNames = [NumFeatures]string{
