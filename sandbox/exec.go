@@ -15,9 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit statuses of a command that could not be started, and the base of those of
-// a command that was killed, as shells have them.
+// Exit statuses: of a failure that is not the command's, of a command that could not be
+// started, and the base of those of a command that was killed, as shells have them.
 const (
+	exitFailure       = 1
 	exitNotExecutable = 126
 	exitNotFound      = 127
 	exitSignal        = 128
@@ -44,11 +45,12 @@ func startCommands(c *conn) *commands {
 	return cs
 }
 
-// start starts a command with the three files as its standard ones. If it cannot,
-// it returns the exit status that says so, and why.
+// start starts a command with the first three files as its standard ones. With a fourth
+// it is filtered, and that is where the listener goes. If it cannot be started, start
+// returns the exit status that says so, and why.
 func (cs *commands) start(id uint64, req execRequest, files []*os.File) (started bool, exit int, err error) {
-	if len(req.Args) == 0 || len(files) != 3 {
-		return false, exitNotExecutable, fmt.Errorf("start command: %d words and %d files: want at least 1, and 3", len(req.Args), len(files))
+	if len(req.Args) == 0 || len(files) < 3 || len(files) > 4 {
+		return false, exitNotExecutable, fmt.Errorf("start command: %d words and %d files: want at least 1, and 3 or 4", len(req.Args), len(files))
 	}
 	env := mergeEnv(os.Environ(), req.Env)
 	path, err := lookPath(req.Args[0], req.Dir, env)
@@ -62,7 +64,11 @@ func (cs *commands) start(id uint64, req execRequest, files []*os.File) (started
 		cs.mu.Lock()
 		defer cs.mu.Unlock()
 		var pid int
-		if pid, err = syscall.ForkExec(path, req.Args, attr); err == nil {
+		file, args := path, req.Args
+		if len(files) == 4 {
+			file, args = "/proc/self/exe", append([]string{filterName, path}, req.Args...)
+		}
+		if pid, err = syscall.ForkExec(file, args, attr); err == nil {
 			cs.pids[id] = pid
 			return true, 0, nil
 		}

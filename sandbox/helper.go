@@ -19,10 +19,15 @@ const (
 	helperFD   = 3
 )
 
-// MaybeHelper must be the first call in main of every program that makes
-// sandboxes. In the process that the program started as its helper it does the
+// MaybeHelper must be the first call in main of every program that makes sandboxes or
+// uses [Exec]. In a process that the program started as its helper it does the
 // helper's work and does not return; in every other it does nothing.
 func MaybeHelper() {
+	if os.Args[0] == filterName {
+		err := becomeFiltered()
+		fmt.Fprintf(os.Stderr, "hvnet: %v\n", err)
+		os.Exit(exitNotExecutable)
+	}
 	if os.Args[0] != helperName || os.Getenv(helperEnv) == "" {
 		return
 	}

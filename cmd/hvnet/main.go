@@ -56,6 +56,7 @@ type commands struct {
 	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
 	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
 	Explain explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
+	Exec    execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`
 	Suspend suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
 	Resume  resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
 	Station stationCmd       `cmd:"" hidden:""`

@@ -91,7 +91,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 			log.Warn("no resolver of its own", "error", err)
 		}
 	}
-	return runInside(ctx, box, e, argv, gw)
+	return runInside(ctx, box, e, argv, gw, s)
 }
 
 // command returns what is to run inside.
@@ -110,14 +110,11 @@ func (c *runCmd) command() ([]string, error) {
 }
 
 // runInside runs the command, and tells it where it is.
-func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []string, gw netstack.GatewayConfig) error {
+func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []string, gw netstack.GatewayConfig, s streams) error {
 	env := append(e.environment(), "HVNET_GATEWAY="+addrString(gw.IPv4), "HVNET_GATEWAY6="+addrString(gw.IPv6))
 	// The command gets the signals, so the context must not end by them.
-	status, err := box.Run(context.WithoutCancel(ctx), sandbox.Command{Args: argv, Env: env})
-	if status == 0 && err == nil {
-		return nil
-	}
-	return exitError{status, err}
+	status, err := box.Run(context.WithoutCancel(ctx), served(sandbox.Command{Args: argv, Env: env}, s))
+	return exited(status, err)
 }
 
 // neighbours returns the guest's addresses: those next to the gateway's.
