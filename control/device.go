@@ -22,6 +22,8 @@ const (
 	methodSetRings     = "set-rings"      // ringsArgs → snapshot
 	methodSetHashLevel = "set-hash-level" // hashLevelArgs → snapshot
 	methodSetRSS       = "set-rss"        // nic.RSSChange → snapshot
+	methodSetLink      = "set-link"       // linkArgs → snapshot
+	methodSetMessages  = "set-messages"   // uint32 → snapshot
 	methodSetFeatures  = "set-features"   // nic.FeatureChange → snapshot
 )
 
@@ -34,6 +36,11 @@ type snapshot struct {
 	Levels   nic.HashLevels
 	RSS      nic.RSS
 	Features nic.Features
+
+	Link      nic.LinkSettings
+	Messages  uint32
+	MAC       nic.MAC // permanent
+	Registers nic.Registers
 }
 
 type channelsArgs struct {
@@ -48,6 +55,11 @@ type ringsArgs struct {
 type hashLevelArgs struct {
 	Flow  nic.Flow     `json:"flow"`
 	Level nic.HashKind `json:"level"`
+}
+
+type linkArgs struct {
+	Mbps   uint32     `json:"mbps"`
+	Duplex nic.Duplex `json:"duplex"`
 }
 
 // setting returns the handler of a method that changes something, and returns all that
@@ -72,7 +84,10 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		return nil, fmt.Errorf("serve driver: %w", err)
 	}
 	show := func() snapshot {
-		return snapshot{d.DriverInfo(), d.Channels(), d.Rings(), d.Stats(), d.HashLevels(), d.RSS(), d.Features()}
+		return snapshot{
+			Driver: d.DriverInfo(), Channels: d.Channels(), Rings: d.Rings(), Stats: d.Stats(), Levels: d.HashLevels(), RSS: d.RSS(),
+			Features: d.Features(), Link: d.LinkSettings(), Messages: d.MessageLevel(), MAC: d.PermanentMAC(), Registers: d.Registers(),
+		}
 	}
 	handlers := map[string]Handler{
 		methodShow: func(context.Context, []byte) (any, error) { return show(), nil },
@@ -85,6 +100,10 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		methodSetHashLevel: setting(show, func(ctx context.Context, a hashLevelArgs) error {
 			return d.SetHashLevel(ctx, a.Flow, a.Level)
 		}),
+		methodSetLink: setting(show, func(ctx context.Context, a linkArgs) error {
+			return d.SetLinkSettings(ctx, a.Mbps, a.Duplex)
+		}),
+		methodSetMessages: setting(show, d.SetMessageLevel),
 		methodSetRSS:      setting(show, d.SetRSS),
 		methodSetFeatures: setting(show, d.SetFeatures),
 	}
@@ -157,6 +176,16 @@ func (c *Client) SetRSS(ctx context.Context, change nic.RSSChange) error {
 	return c.call(ctx, methodSetRSS, change)
 }
 
+// SetLinkSettings implements ethtool.Device.
+func (c *Client) SetLinkSettings(ctx context.Context, mbps uint32, d nic.Duplex) error {
+	return c.call(ctx, methodSetLink, linkArgs{mbps, d})
+}
+
+// SetMessageLevel implements ethtool.Device.
+func (c *Client) SetMessageLevel(ctx context.Context, bits uint32) error {
+	return c.call(ctx, methodSetMessages, bits)
+}
+
 // SetFeatures implements ethtool.Device.
 func (c *Client) SetFeatures(ctx context.Context, change nic.FeatureChange) error {
 	return c.call(ctx, methodSetFeatures, change)
@@ -204,3 +233,15 @@ func (c *Client) RSS() nic.RSS { return c.last().RSS }
 
 // Features implements ethtool.Device.
 func (c *Client) Features() nic.Features { return c.last().Features }
+
+// LinkSettings implements ethtool.Device.
+func (c *Client) LinkSettings() nic.LinkSettings { return c.last().Link }
+
+// MessageLevel implements ethtool.Device.
+func (c *Client) MessageLevel() uint32 { return c.last().Messages }
+
+// PermanentMAC implements ethtool.Device.
+func (c *Client) PermanentMAC() nic.MAC { return c.last().MAC }
+
+// Registers implements ethtool.Device.
+func (c *Client) Registers() nic.Registers { return c.last().Registers }

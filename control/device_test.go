@@ -28,6 +28,8 @@ type fake struct {
 	rss      nic.RSS
 	change   nic.RSSChange // the last one
 	features nic.Features
+	link     nic.LinkSettings
+	messages uint32
 }
 
 func (f *fake) DriverInfo() nic.DriverInfo {
@@ -38,8 +40,20 @@ func (f *fake) Rings() nic.Rings       { return f.rings }
 func (f *fake) HashLevels() nic.HashLevels {
 	return f.levels
 }
-func (f *fake) RSS() nic.RSS           { return f.rss }
-func (f *fake) Features() nic.Features { return f.features }
+func (f *fake) RSS() nic.RSS                   { return f.rss }
+func (f *fake) Features() nic.Features         { return f.features }
+func (f *fake) LinkSettings() nic.LinkSettings { return f.link }
+func (f *fake) MessageLevel() uint32           { return f.messages }
+func (f *fake) PermanentMAC() nic.MAC          { return nic.MAC{2, 3} }
+func (f *fake) Registers() nic.Registers       { return nic.Registers{3: 7} }
+func (f *fake) SetLinkSettings(_ context.Context, mbps uint32, d nic.Duplex) error {
+	f.link.Mbps, f.link.Duplex = mbps, d
+	return nil
+}
+func (f *fake) SetMessageLevel(_ context.Context, bits uint32) error {
+	f.messages = bits
+	return nil
+}
 func (f *fake) SetFeatures(_ context.Context, c nic.FeatureChange) error {
 	if c.Change&nic.FeaturesNeverChanged != 0 {
 		return fmt.Errorf("set features: %w", nic.ErrInvalid)
@@ -130,6 +144,17 @@ func TestDevice(t *testing.T) {
 	}
 	if err := c.SetHashLevel(t.Context(), 4, nic.HashL3); !errors.Is(err, nic.ErrNotSupported) {
 		t.Errorf("hash level of a fifth flow: %v", err)
+	}
+
+	if err := c.SetLinkSettings(t.Context(), nic.SpeedUnknown, nic.DuplexHalf); err != nil ||
+		f.link != (nic.LinkSettings{Mbps: nic.SpeedUnknown}) || c.LinkSettings() != f.link {
+		t.Errorf("%v, %+v, %+v", err, f.link, c.LinkSettings())
+	}
+	if err := c.SetMessageLevel(t.Context(), 1<<31); err != nil || f.messages != 1<<31 || c.MessageLevel() != 1<<31 {
+		t.Errorf("%v, %#x, %#x", err, f.messages, c.MessageLevel())
+	}
+	if c.PermanentMAC() != (nic.MAC{2, 3}) || c.Registers() != (nic.Registers{3: 7}) {
+		t.Errorf("%v, %v", c.PermanentMAC(), c.Registers())
 	}
 
 	f.features.Available = 1<<63 | 1

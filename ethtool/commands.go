@@ -1,6 +1,10 @@
 package ethtool
 
-import "hvnet/nic"
+import (
+	"slices"
+
+	"hvnet/nic"
+)
 
 // A command is one option of the command line.
 type command struct {
@@ -19,57 +23,18 @@ const (
 	refused   = "netlink interface initialization failed"
 )
 
-// commands returns all commands, in the order of -h.
-func commands() []command {
-	return []command{
-		{names: []string{"-g", "--show-ring"}, text: "Query RX/TX ring parameters", device: true, ioctl: refused, run: (*call).showRings},
-		{
-			names: []string{"-G", "--set-ring"}, text: "Set RX/TX ring parameters", device: true, ioctl: refused, run: (*call).setRings,
-			params: []string{"\t\t[ rx N ]", "\t\t[ rx-mini N ]", "\t\t[ rx-jumbo N ]", "\t\t[ tx N ]"},
-		},
-		{names: []string{"-k", "--show-features", "--show-offload"}, text: "Get state of protocol offload and other features", device: true, ioctl: refused, run: (*call).showFeatures},
-		{
-			names: []string{"-K", "--features", "--offload"}, text: "Set protocol offload and other features", device: true, ioctl: refused, run: (*call).setFeatures,
-			params: []string{"\t\tFEATURE on|off ..."},
-		},
-		{names: []string{"-i", "--driver"}, text: "Show driver information", device: true, ioctl: noNetlink, run: (*call).showDriver},
-		{names: []string{"-S", "--statistics"}, text: "Show adapter statistics", device: true, ioctl: "ioctl-only request", run: (*call).showStats},
-		{
-			names: []string{"-n", "-u", "--show-nfc", "--show-ntuple"}, text: "Show Rx network flow classification options or rules",
-			device: true, ioctl: noNetlink, run: (*call).showFlowHash,
-			params: []string{"\t\t[ rx-flow-hash tcp4|udp4|ah4|esp4|sctp4|tcp6|udp6|ah6|esp6|sctp6 [context %d] |", "\t\t  rule %d ]"},
-		},
-		{
-			names: []string{"-N", "-U", "--config-nfc", "--config-ntuple"}, text: "Configure Rx network flow classification options or rules",
-			device: true, ioctl: noNetlink, run: (*call).setFlowHash,
-			params: []string{
-				"\t\trx-flow-hash tcp4|udp4|ah4|esp4|sctp4|tcp6|udp6|ah6|esp6|sctp6 m|v|t|s|d|f|n|r... [context %d] |",
-				"\t\tflow-type ether|ip4|tcp4|udp4|sctp4|ah4|esp4|ip6|tcp6|udp6|ah6|esp6|sctp6",
-				"\t\tdelete %d",
-			},
-		},
-		{
-			names: []string{"-x", "--show-rxfh-indir", "--show-rxfh"}, text: "Show Rx flow hash indirection table and/or RSS hash key",
-			device: true, ioctl: noNetlink, run: (*call).showRSS,
-			params: []string{"\t\t[ context %d ]"},
-		},
-		{
-			names: []string{"-X", "--set-rxfh-indir", "--rxfh"}, text: "Set Rx flow hash indirection table and/or RSS hash key",
-			device: true, ioctl: noNetlink, run: (*call).setRSS,
-			params: []string{"\t\t[ context %d|new ]", "\t\t[ equal N | weight W0 W1 ... | default ]",
-				"\t\t[ hkey %x:%x:%x:%x:%x:.... ]", "\t\t[ hfunc FUNC ]", "\t\t[ delete ]"},
-		},
-		{names: []string{"-l", "--show-channels"}, text: "Query Channels", device: true, ioctl: refused, run: (*call).showChannels},
-		{
-			names: []string{"-L", "--set-channels"}, text: "Set Channels", device: true, ioctl: refused, run: (*call).setChannels,
-			params: []string{"               [ rx N ]", "               [ tx N ]", "               [ other N ]", "               [ combined N ]"},
-		},
-		{names: []string{"-h", "--help"}, text: "Show this help", run: (*call).help},
-		{names: []string{"--version"}, text: "Show version number", run: (*call).version},
+// find returns the command of a name, nil if there is none.
+func find(name string) *command {
+	all := commands()
+	for i := range all {
+		if slices.Contains(all[i].names, name) {
+			return &all[i]
+		}
 	}
+	return nil
 }
 
-// help prints the usage of those commands that there are.
+// help prints the usage.
 func (c *call) help() int {
 	c.version()
 	c.printf("Usage:\n")
@@ -87,7 +52,7 @@ func (c *call) help() int {
 			c.printf("%s\n", p)
 		}
 	}
-	c.printf("\nFLAGS:\n")
+	c.printf("%s\nFLAGS:\n", monitorHelp)
 	c.printf("\t--debug MASK\tturn on debugging messages\n")
 	c.printf("\t--json\t\tenable JSON output format (not supported by all commands)\n")
 	c.printf("\t-I|--include-statistics\t\trequest device statistics related to the command (not supported by all commands)\n")

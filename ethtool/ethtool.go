@@ -11,7 +11,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
+	"strings"
 
 	"hvnet/nic"
 )
@@ -42,6 +42,19 @@ type Device interface {
 	// error if a wish is not granted, but nic.ErrInvalid if it is for what can never
 	// be switched.
 	SetFeatures(ctx context.Context, c nic.FeatureChange) error
+	// LinkSettings returns speed and duplex, and whether frames can go.
+	LinkSettings() nic.LinkSettings
+	// SetLinkSettings changes speed, in Mbit/s, and duplex: nic.ErrInvalid for what
+	// they cannot be.
+	SetLinkSettings(ctx context.Context, mbps uint32, d nic.Duplex) error
+	// MessageLevel returns what is logged, as the bits that Linux has for it.
+	MessageLevel() uint32
+	// SetMessageLevel changes it.
+	SetMessageLevel(ctx context.Context, bits uint32) error
+	// PermanentMAC returns the address that the NIC came with.
+	PermanentMAC() nic.MAC
+	// Registers returns the table for sending.
+	Registers() nic.Registers
 	// HashLevels returns what flows are told apart by when they are sent.
 	HashLevels() nic.HashLevels
 	// SetHashLevel changes it for one kind of flows. It has an effect, or an error
@@ -59,6 +72,15 @@ type Device interface {
 const (
 	exitFailure      = 1
 	exitKey          = 2
+	exitRegisters    = 72
+	exitEEPROM       = 74
+	exitSettings     = 75
+	exitSetPause     = 77
+	exitCoalesce     = 82
+	exitPHYTunable   = 87
+	exitSubcommand   = 161
+	exitPerQueue     = 242
+	exitMinus        = 255
 	exitDriverInfo   = 71
 	exitRings        = 76
 	exitRingsSame    = 80
@@ -102,13 +124,15 @@ func (c *call) run(args []string) int {
 	if args[0] == "--monitor" {
 		return c.fail(exitFailure, "Netlink interface initialization failed, option --monitor not supported.")
 	}
-	all := commands()
-	i := slices.IndexFunc(all, func(cmd command) bool { return slices.Contains(cmd.names, args[0]) })
-	if i < 0 {
+	cmd := find(args[0])
+	switch {
+	case cmd != nil && args[0] != "":
+		args = args[1:]
+	case strings.HasPrefix(args[0], "-"):
 		return c.badArgs()
+	default: // the name of an interface
+		cmd = find("")
 	}
-	cmd := all[i]
-	args = args[1:]
 	if cmd.device {
 		if len(args) == 0 {
 			return c.badArgs()
@@ -151,8 +175,9 @@ func flags(args []string) (rest []string, json, ok bool) {
 }
 
 // checkName refuses the names that only netlink could take.
-func (c *call) checkName(cmd command) (exit int, ok bool) {
+func (c *call) checkName(cmd *command) (exit int, ok bool) {
 	switch {
+	case cmd.ioctl == "": // it says itself that it is for netlink
 	case c.name == "*":
 		return c.fail(exitFailure, "%s, wildcard dump not supported", cmd.ioctl), false
 	case len(c.name) > maxName:

@@ -28,6 +28,8 @@ type fake struct {
 	rss      nic.RSS
 	user     bool // has set the table
 	features nic.Features
+	link     nic.LinkSettings
+	messages uint32
 	refuse   error
 }
 
@@ -37,12 +39,29 @@ func newFake() *fake {
 		rings:    nic.Rings{RxMax: 18811, TxMax: 2560, Rx: 9709, Tx: 170},
 		stats:    []nic.Stat{{Name: "tx_scattered", Value: 7}, {Name: "rx_queue_0_packets", Value: 1<<64 - 1}},
 		levels:   nic.HashLevels{nic.HashL4, nic.HashL4, nic.HashL4, nic.HashL4},
+		link:     nic.LinkSettings{Mbps: 40000, Duplex: nic.DuplexFull, Detected: true},
+		messages: 0xf7,
 		rss:      nic.RSS{Table: make([]uint32, 128), Key: testKey()},
 	}
 }
 
 func (f *fake) DriverInfo() nic.DriverInfo {
 	return nic.DriverInfo{Driver: "hv_netvsc", Version: "6.18.0", Firmware: "N/A", Stats: true, RegisterDump: true}
+}
+func (f *fake) LinkSettings() nic.LinkSettings { return f.link }
+func (f *fake) MessageLevel() uint32           { return f.messages }
+func (f *fake) PermanentMAC() nic.MAC          { return nic.MAC{0, 0x15, 0x5d, 1, 2, 3} }
+func (f *fake) Registers() nic.Registers       { return nic.Registers{1: 1, 15: 0x01020304} }
+func (f *fake) SetLinkSettings(_ context.Context, mbps uint32, d nic.Duplex) error {
+	if mbps > 1<<31-1 && mbps != nic.SpeedUnknown {
+		return nic.ErrInvalid
+	}
+	f.link.Mbps, f.link.Duplex = mbps, d
+	return f.refuse
+}
+func (f *fake) SetMessageLevel(_ context.Context, bits uint32) error {
+	f.messages = bits
+	return f.refuse
 }
 func (f *fake) Channels() nic.Channels { return f.channels }
 func (f *fake) Rings() nic.Rings       { return f.rings }

@@ -18,6 +18,10 @@ type link struct {
 	events   []rndis.Status // indicated, and not yet handled
 	handled  time.Time      // when the last one was
 	news     bool           // for onChange
+	// What a user has set in place of what the host says: see NIC.SetLinkSettings.
+	pretended bool
+	mbps      uint32
+	duplex    nic.Duplex
 	onChange func(nic.LinkState)
 	changed  chan struct{} // capacity 1
 }
@@ -30,7 +34,7 @@ const (
 	maxLinkEvents = 16
 )
 
-func (l *link) init() { l.changed = make(chan struct{}, 1) }
+func (l *link) init() { l.changed, l.duplex = make(chan struct{}, 1), nic.DuplexFull }
 
 // Link returns the state of the link, as far as the host's events have taken effect.
 func (n *NIC) Link() nic.LinkState {
@@ -69,6 +73,7 @@ func (l *link) forget() {
 func (l *link) found(s nic.LinkState) {
 	l.mu.Lock()
 	l.state, l.news = s, true
+	l.pretended = l.pretended && s.Mbps == 0
 	l.mu.Unlock()
 	l.tell()
 }
@@ -151,7 +156,7 @@ func (l *link) indicate(m rndis.IndicateStatus) {
 		if err != nil || rndis.LinkMbps(v) == l.state.Mbps {
 			return
 		}
-		l.state.Mbps, l.news = rndis.LinkMbps(v), true
+		l.state.Mbps, l.news, l.pretended = rndis.LinkMbps(v), true, false
 	default:
 		return
 	}

@@ -111,7 +111,8 @@ type NIC struct {
 	sink    atomic.Pointer[nic.Sink]
 	count   counter.Set
 
-	link  link
+	link     link
+	messages atomic.Uint32
 	watch watch
 
 	pumpMu   sync.Mutex
@@ -144,6 +145,7 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 		n.ringBytes = defaultRingBytes
 	}
 	n.link.init()
+	n.messages.Store(defaultMessages)
 	n.watch.init()
 	if err := n.start(ctx, want); err != nil {
 		return nil, fmt.Errorf("netvsc: open: %w", err)

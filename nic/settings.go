@@ -46,3 +46,27 @@ type LinkState struct {
 	Up   bool
 	Mbps uint32 // 0: unknown
 }
+
+// A Duplex says whether a link carries both directions at once.
+type Duplex uint8
+
+// The values, as Linux numbers them.
+const (
+	DuplexHalf    Duplex = 0
+	DuplexFull    Duplex = 1
+	DuplexUnknown Duplex = 0xff
+)
+
+// SpeedUnknown is the speed of a link of which none is known.
+const SpeedUnknown = 1<<32 - 1
+
+// LinkSettings is what `ethtool eth0` shows of a link.
+type LinkSettings struct {
+	Mbps     uint32 // SpeedUnknown: unknown
+	Duplex   Duplex
+	Detected bool // the interface is up, and so is the link
+}
+
+// Registers is what `ethtool -d` shows of the NIC: the host's table for sending, which has
+// the channel of each value of a flow hash modulo 16.
+type Registers [16]uint32

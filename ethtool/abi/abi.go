@@ -132,7 +132,10 @@ func allZero(b []byte) bool {
 	return true
 }
 
-var errFault = errors.New("bad address")
+var (
+	errFault    = errors.New("bad address")
+	errTooSmall = errors.New("buffer or request is too small")
+)
 
 // errnos are the numbers of errors on Linux, the same on all its architectures that Go
 // knows but mips.
@@ -141,6 +144,7 @@ var errnos = []struct {
 	n   int
 }{
 	{errFault, 14},                  // EFAULT
+	{errTooSmall, 525},              // ETOOSMALL
 	{fs.ErrPermission, 1},           // EPERM
 	{nic.ErrTimeout, 110},           // ETIMEDOUT
 	{nic.ErrInvalid, 22},            // EINVAL

@@ -4,42 +4,50 @@ import (
 	"hvnet/nic"
 )
 
-// The commands, by Linux's names (ETHTOOL_…).
-const (
-	cmdDriverInfo  = 0x03
-	cmdRings       = 0x10
-	cmdSetRings    = 0x11
-	cmdStrings     = 0x1b
-	cmdStats       = 0x1d
-	cmdFlowHash    = 0x29
-	cmdSetFlowHash = 0x2a
-	cmdRxRings     = 0x2d
-	cmdStringsInfo = 0x37
-	cmdTable       = 0x38
-	cmdSetTable    = 0x39
-	cmdChannels    = 0x3c
-	cmdSetChannels = 0x3d
-	cmdRSS         = 0x46
-	cmdSetRSS      = 0x47
-)
-
-// ops are the commands that hv_netvsc, or the kernel above it, answers.
+// ops are the commands that hv_netvsc, or the kernel above it, answers: by their numbers,
+// with the names that they have in Linux behind ETHTOOL_.
 var ops = map[uint32]op{
-	cmdDriverInfo:  {size: 196, reply: true, free: true, run: driverInfo},
-	cmdRings:       {size: 36, reply: true, free: true, run: rings},
-	cmdSetRings:    {size: 36, run: setRings},
-	cmdStrings:     {size: 12, reply: true, free: true, run: stringSet},
-	cmdStats:       {size: 8, reply: true, free: true, run: stats},
-	cmdFlowHash:    {size: 16, reply: true, free: true, run: flowHash},
-	cmdSetFlowHash: {size: 16, run: setFlowHash},
-	cmdRxRings:     {size: 16, reply: true, free: true, run: rxRings},
-	cmdStringsInfo: {size: 16, reply: true, free: true, run: stringsInfo},
-	cmdTable:       {size: 8, free: true, run: table},
-	cmdSetTable:    {size: 8, run: setTable},
-	cmdChannels:    {size: 36, reply: true, free: true, run: channels},
-	cmdSetChannels: {size: 36, run: setChannels},
-	cmdRSS:         {size: rssHeader, free: true, run: rss},
-	cmdSetRSS:      {size: rssHeader, run: setRSS},
+	0x01: {size: oldEnd, reply: true, free: true, run: oldLinkSettings}, // GSET
+	0x02: {size: oldEnd, run: setOldLinkSettings},                       // SSET
+	0x03: {size: 196, reply: true, free: true, run: driverInfo},         // GDRVINFO
+	0x04: {size: 12, reply: true, run: registers},                       // GREGS
+	0x07: {size: 8, reply: true, free: true, run: messageLevel},         // GMSGLVL
+	0x08: {size: 8, run: setMessageLevel},                               // SMSGLVL
+	0x0a: {size: 8, reply: true, free: true, run: link},                 // GLINK
+	0x10: {size: 36, reply: true, free: true, run: rings},               // GRINGPARAM
+	0x11: {size: 36, run: setRings},                                     // SRINGPARAM
+	0x14: {size: 8, reply: true, free: true, run: group(groupRx)},       // GRXCSUM
+	0x15: {size: 8, run: setGroup(groupRx)},                             // SRXCSUM
+	0x16: {size: 8, reply: true, free: true, run: group(groupTx)},       // GTXCSUM
+	0x17: {size: 8, run: setGroup(groupTx)},                             // STXCSUM
+	0x18: {size: 8, reply: true, free: true, run: group(groupSG)},       // GSG
+	0x19: {size: 8, run: setGroup(groupSG)},                             // SSG
+	0x1b: {size: 12, reply: true, free: true, run: stringSet},           // GSTRINGS
+	0x1d: {size: 8, reply: true, free: true, run: stats},                // GSTATS
+	0x1e: {size: 8, reply: true, free: true, run: group(groupTSO)},      // GTSO
+	0x1f: {size: 8, run: setGroup(groupTSO)},                            // STSO
+	0x20: {size: 8, reply: true, free: true, run: address},              // GPERMADDR
+	0x23: {size: 8, reply: true, free: true, run: group(groupGSO)},      // GGSO
+	0x24: {size: 8, run: setGroup(groupGSO)},                            // SGSO
+	0x25: {size: 8, reply: true, free: true, run: getFlags},             // GFLAGS
+	0x26: {size: 8, run: setFlags},                                      // SFLAGS
+	0x29: {size: 16, reply: true, free: true, run: flowHash},            // GRXFH
+	0x2a: {size: 16, run: setFlowHash},                                  // SRXFH
+	0x2b: {size: 8, reply: true, free: true, run: group(groupGRO)},      // GGRO
+	0x2c: {size: 8, run: setGroup(groupGRO)},                            // SGRO
+	0x2d: {size: 16, reply: true, free: true, run: rxRings},             // GRXRINGS
+	0x37: {size: 16, reply: true, free: true, run: stringsInfo},         // GSSET_INFO
+	0x38: {size: 8, free: true, run: table},                             // GRXFHINDIR
+	0x39: {size: 8, run: setTable},                                      // SRXFHINDIR
+	0x3a: {size: 8, reply: true, free: true, run: features},             // GFEATURES
+	0x3b: {size: 8, run: setFeatures},                                   // SFEATURES
+	0x3c: {size: 36, reply: true, free: true, run: channels},            // GCHANNELS
+	0x3d: {size: 36, run: setChannels},                                  // SCHANNELS
+	0x41: {size: 44, reply: true, free: true, run: timeStamping},        // GET_TS_INFO
+	0x46: {size: rssHeader, free: true, run: rss},                       // GRSSH
+	0x47: {size: rssHeader, run: setRSS},                                // SRSSH
+	0x4c: {size: linkEnd, reply: true, free: true, run: linkSettings},   // GLINKSETTINGS
+	0x4d: {size: linkEnd, run: setLinkSettings},                         // SLINKSETTINGS
 }
 
 // free are the commands that hv_netvsc has no answer to and that anyone may ask, so that

@@ -10,6 +10,7 @@ import (
 // Sets of strings (ETH_SS_…).
 const (
 	setStats       = 1
+	setFeatureBits = 4
 	setHashFuncs   = 5
 	setTunables    = 6
 	setPHYTunables = 8
@@ -30,6 +31,13 @@ func namesOf(d ethtool.Device, set uint32) ([]string, bool) {
 			names = append(names, s.Name)
 		}
 		return names, names != nil
+	}
+	if set == setFeatureBits {
+		var names []string
+		for f := range nic.Feature(nic.NumFeatures) {
+			names = append(names, f.String())
+		}
+		return names, true
 	}
 	names, ok := fixedSets[set]
 	return names, ok

@@ -101,19 +101,6 @@ var exceptions = []exception{
 		same:    func(linux, ours *golden.Text) { hide(linux, ours, "version: .*") },
 	},
 	{
-		command: regexp.MustCompile(` (-h|--help)$`),
-		reason:  "the help is about the commands that there are",
-		same: func(linux, ours *golden.Text) {
-			theirs := slices.Collect(strings.Lines(linux.Stdout))
-			for l := range strings.Lines(ours.Stdout) {
-				if !slices.Contains(theirs, l) {
-					return
-				}
-			}
-			linux.Stdout = ours.Stdout
-		},
-	},
-	{
 		command: regexp.MustCompile(` (-S|--statistics) `),
 		reason:  "counters of our own come behind those of hv_netvsc",
 		same: func(linux, ours *golden.Text) {

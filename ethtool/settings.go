@@ -1,0 +1,276 @@
+package ethtool
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hvnet/nic"
+)
+
+// messageBits are ethtool's names of the bits of the message level.
+var messageBits = [...]string{
+	"drv", "probe", "link", "timer", "ifdown", "ifup", "rx_err", "tx_err",
+	"tx_queued", "intr", "tx_done", "rx_status", "pktdata", "hw", "wol",
+}
+
+// showSettings is the command without a name. What there is of it is what a virtual
+// device has: a speed and a duplex that somebody has set.
+func (c *call) showSettings() int {
+	if len(c.args) != 0 {
+		return c.badArgs()
+	}
+	c.printf("Settings for %s:\n", c.name)
+	d, err := c.lookup(c.name)
+	if err != nil {
+		for _, what := range []string{"device settings", "wake-on-lan settings", "message level", "link status"} {
+			c.fail(0, "Cannot get %s: %s", what, errText(err))
+		}
+		c.printf("No data available\n")
+		return exitSettings
+	}
+	l := d.LinkSettings()
+	c.printf("\tSupported ports: [ ]\n" +
+		"\tSupported link modes:   Not reported\n" +
+		"\tSupported pause frame use: No\n" +
+		"\tSupports auto-negotiation: No\n" +
+		"\tSupported FEC modes: Not reported\n" +
+		"\tAdvertised link modes:  Not reported\n" +
+		"\tAdvertised pause frame use: No\n" +
+		"\tAdvertised auto-negotiation: No\n" +
+		"\tAdvertised FEC modes: Not reported\n")
+	c.printf("\tSpeed: %s\n\tDuplex: %s\n", speedText(l.Mbps), duplexText(l.Duplex))
+	c.printf("\tPort: Other\n\tPHYAD: 0\n\tTransceiver: internal\n\tAuto-negotiation: off\n")
+	m := d.MessageLevel()
+	c.printf("\tCurrent message level: 0x%08x (%d)\n\t\t\t      %s\n", m, m, messageText(m))
+	c.printf("\tLink detected: %s\n", yesNo(l.Detected))
+	return 0
+}
+
+func speedText(mbps uint32) string {
+	if mbps == 0 || mbps == math.MaxUint16 || mbps == nic.SpeedUnknown {
+		return "Unknown!"
+	}
+	return strconv.FormatUint(uint64(mbps), 10) + "Mb/s"
+}
+
+func duplexText(d nic.Duplex) string {
+	switch d {
+	case nic.DuplexHalf:
+		return "Half"
+	case nic.DuplexFull:
+		return "Full"
+	}
+	return fmt.Sprintf("Unknown! (%d)", d)
+}
+
+// messageText returns the names of bits, each behind a blank. Those without a name are in
+// one number.
+func messageText(bits uint32) string {
+	var b strings.Builder
+	for i, name := range messageBits {
+		if bits>>i&1 != 0 {
+			b.WriteString(" " + name)
+		}
+	}
+	if rest := bits >> len(messageBits) << len(messageBits); rest != 0 {
+		fmt.Fprintf(&b, " %#x", rest)
+	}
+	return b.String()
+}
+
+// A settingsWish is what a command line of -s asks for; -1 is what it does not.
+type settingsWish struct {
+	speed, duplex, port, autoneg, phy, transceiver, mdix int64
+
+	link, wol, password bool // something of these is asked for
+	setMessages         bool
+	messages, mask      uint32
+	netlinkOnly         string // a name that only netlink has
+}
+
+// oneOf returns the number of a word, its place in the list.
+func oneOf(list ...string) func(string) (int64, bool) {
+	return func(s string) (int64, bool) {
+		i := slices.Index(list, s)
+		return int64(i), i >= 0
+	}
+}
+
+func anyInt(s string) (int64, bool) {
+	n, ok := scanInt(s)
+	return n, ok && n >= math.MinInt32 && n <= math.MaxInt32
+}
+
+// parse reads the arguments of -s.
+func (w *settingsWish) parse(args []string) (ok bool) {
+	*w = settingsWish{speed: -1, duplex: -1, port: -1, autoneg: -1, phy: -1, transceiver: -1, mdix: -1}
+	fields := map[string]struct {
+		value *int64
+		parse func(string) (int64, bool)
+	}{
+		"speed":   {&w.speed, decimal},
+		"duplex":  {&w.duplex, oneOf("half", "full")},
+		"port":    {&w.port, oneOf("tp", "aui", "mii", "fibre", "bnc")},
+		"mdix":    {&w.mdix, oneOf("", "off", "on", "auto")},
+		"autoneg": {&w.autoneg, oneOf("off", "on")},
+		"phyad":   {&w.phy, anyInt},
+		"xcvr":    {&w.transceiver, oneOf("internal", "external")},
+	}
+	for i := 0; i < len(args); i += 2 {
+		name := args[i]
+		if name == "master-slave" {
+			w.netlinkOnly = name
+			return true
+		}
+		if i+1 == len(args) {
+			return false
+		}
+		value := args[i+1]
+		f, isField := fields[name]
+		switch {
+		case isField:
+			w.link = true
+			*f.value, ok = f.parse(value)
+		case name == "advertise":
+			w.link, ok = true, isMask(value)
+		case name == "wol":
+			w.wol, ok = true, strings.Trim(value, "pumbagsfd") == ""
+		case name == "sopass":
+			w.password, ok = true, isPassword(value)
+		case name == "msglvl":
+			w.setMessages = true
+			if value == "" || value[0] < '0' || value[0] > '9' {
+				return w.parseMessages(args[i+1:]) // to the end
+			}
+			var n int64
+			n, ok = scanInt(value)
+			w.messages, w.mask, ok = uint32(n), math.MaxUint32, ok && n <= math.MaxUint32
+		default:
+			ok = false
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// parseMessages reads arguments of the form "type on|off".
+func (w *settingsWish) parseMessages(args []string) bool {
+	for i := 0; i < len(args); i += 2 {
+		bit := slices.Index(messageBits[:], args[i])
+		if bit < 0 || i+1 == len(args) {
+			return false
+		}
+		on, ok := oneOf("off", "on")(args[i+1])
+		if !ok {
+			return false
+		}
+		w.mask |= 1 << bit
+		w.messages = w.messages&^(1<<bit) | uint32(on)<<bit
+	}
+	return true
+}
+
+// decimal reads a number as C's strtoll with base 10 does.
+func decimal(s string) (int64, bool) {
+	if s == "" {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(strings.TrimLeft(s, " \t\n\v\f\r"), 10, 32)
+	return n, err == nil
+}
+
+// isMask reports whether s is a mask of link modes, in hexadecimal. There are 93 modes.
+func isMask(s string) bool {
+	if len(s) > 1 && (strings.HasPrefix(s, "0x") || strings.HasPrefix(s, "0X")) {
+		s = s[2:]
+	}
+	return s != "" && len(s) <= 24 && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
+}
+
+// isPassword reports whether s is six bytes, aa:bb:cc:dd:ee:ff.
+func isPassword(s string) bool {
+	parts := strings.Split(s, ":")
+	return len(parts) == 6 && !slices.ContainsFunc(parts, func(p string) bool {
+		_, err := strconv.ParseUint(p, 16, 8)
+		return err != nil
+	})
+}
+
+// change is -s. What the device refuses is said, but no failure: so it is in ethtool.
+func (c *call) change() int {
+	var w settingsWish
+	if !w.parse(c.args) {
+		return c.badArgs()
+	}
+	if w.netlinkOnly != "" {
+		return c.fail(exitFailure, "ethtool: parameter '%s' can be used only with netlink", w.netlinkOnly)
+	}
+	d, err := c.lookup(c.name)
+	if w.link {
+		c.changeLink(d, err, &w)
+	}
+	if w.wol || w.password {
+		if err == nil {
+			c.fail(0, "Cannot get current wake-on-lan settings: %s", errText(nic.ErrNotSupported))
+		} else {
+			c.fail(0, "Cannot get current wake-on-lan settings: %s", errText(err))
+		}
+		if w.wol {
+			c.fail(0, "  not setting wol")
+		}
+		if w.password {
+			c.fail(0, "  not setting sopass")
+		}
+	}
+	if w.setMessages {
+		if err != nil {
+			c.fail(0, "Cannot get msglvl: %s", errText(err))
+		} else if err := d.SetMessageLevel(c.ctx, d.MessageLevel()&^w.mask|w.messages&w.mask); err != nil {
+			c.fail(0, "Cannot set new msglvl: %s", errText(err))
+		}
+	}
+	return 0
+}
+
+// changeLink changes speed and duplex. Of all else a virtual device takes only what it
+// has already.
+func (c *call) changeLink(d Device, err error, w *settingsWish) {
+	what := "get current device"
+	if err == nil {
+		what = "set new"
+		now := d.LinkSettings()
+		if w.speed >= 0 {
+			now.Mbps = uint32(w.speed)
+		}
+		if w.duplex >= 0 {
+			now.Duplex = nic.Duplex(w.duplex)
+		}
+		if w.mdix >= 0 {
+			c.fail(0, "setting MDI not supported")
+		}
+		err = nic.ErrInvalid
+		if w.port < 0 && w.autoneg <= 0 && w.phy <= 0 && w.transceiver <= 0 {
+			err = d.SetLinkSettings(c.ctx, now.Mbps, now.Duplex)
+		}
+	}
+	if err == nil {
+		return
+	}
+	c.fail(0, "Cannot %s settings: %s", what, errText(err))
+	for _, f := range []struct {
+		value int64
+		name  string
+	}{
+		{w.speed, "speed"}, {w.duplex, "duplex"}, {w.port, "port"}, {w.autoneg, "autoneg"},
+		{w.phy, "phy_address"}, {w.transceiver, "transceiver"}, {w.mdix, "mdix"},
+	} {
+		if f.value != -1 {
+			c.fail(0, "  not setting %s", f.name)
+		}
+	}
+}
