@@ -22,6 +22,7 @@ var errTexts = []struct {
 	{nic.ErrBusy, "Device or resource busy"},                            // EBUSY
 	{nic.ErrIO, "Input/output error"},                                   // EIO
 	{fs.ErrPermission, "Operation not permitted"},                       // EPERM
+	{fs.ErrNotExist, "No such file or directory"},                       // ENOENT
 	{context.DeadlineExceeded, "Connection timed out"},                  // ETIMEDOUT
 	{context.Canceled, "Interrupted system call"},                       // EINTR
 }

@@ -1,6 +1,7 @@
 package ethtool
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -237,6 +238,9 @@ func (c *call) change() int {
 	return 0
 }
 
+// errNoNetlink is what ethtool got when it tried netlink first.
+var errNoNetlink = errors.New("Protocol not supported") //lint:ignore ST1005 it is the C library's text
+
 // changeLink changes speed and duplex. Of all else a virtual device takes only what it
 // has already.
 func (c *call) changeLink(d Device, err error, w *settingsWish) {
@@ -254,7 +258,9 @@ func (c *call) changeLink(d Device, err error, w *settingsWish) {
 			c.fail(0, "setting MDI not supported")
 		}
 		err = nic.ErrInvalid
-		if w.port < 0 && w.autoneg <= 0 && w.phy <= 0 && w.transceiver <= 0 {
+		if w.transceiver == 1 { // ethtool itself refuses it, with the error of its last system call
+			err = errNoNetlink
+		} else if w.port < 0 && w.autoneg <= 0 && w.phy <= 0 && w.transceiver <= 0 {
 			err = d.SetLinkSettings(c.ctx, now.Mbps, now.Duplex)
 		}
 	}

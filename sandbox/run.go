@@ -87,6 +87,9 @@ func (s *Sandbox) Run(ctx context.Context, cmd Command) (exit int, err error) {
 // Exec runs a command as [Sandbox.Run] does, but in the namespaces of this process: for
 // the sake of [Command.Devices].
 func Exec(ctx context.Context, cmd Command) (exit int, err error) {
+	if len(cmd.Args) == 0 {
+		return exitNotExecutable, errors.New("start command: no program is named")
+	}
 	path, err := lookPath(cmd.Args[0], cmd.Dir, mergeEnv(os.Environ(), cmd.Env))
 	if errors.Is(err, fs.ErrNotExist) {
 		return exitNotFound, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -74,12 +75,21 @@ func main() {
 		interrupt(interrupted{sig.(syscall.Signal)})
 	}()
 	out := &output{file: os.Stdout}
-	status := run(ctx, os.Args[1:], out, os.Stderr)
+	status := run(ctx, arguments(os.Args), out, os.Stderr)
 	if out.err != nil && status == 0 {
 		fmt.Fprintf(os.Stderr, "hvnet: %v\n", out.err)
 		status = exitFailure
 	}
 	os.Exit(status)
+}
+
+// arguments returns the command line behind the program's name. By the name of ethtool it
+// is ethtool.
+func arguments(args []string) []string {
+	if filepath.Base(args[0]) == "ethtool" {
+		return append([]string{"ethtool"}, args[1:]...)
+	}
+	return args[1:]
 }
 
 // An output is a file that remembers whether something could not be written.

@@ -23,10 +23,8 @@ const (
 	hashPorts     = 1<<6 | 1<<7
 )
 
-// flowOfContext says that the request is for another RSS context: no kind of flow that
-// hv_netvsc knows.
-const flowOfContext = 0x20000000
-
+// flowHash is GRXFH. A kind that is marked as of another RSS context is one that hv_netvsc
+// does not know.
 func flowHash(r *request) (int, error) {
 	kind := r.u32(4)
 	r.set64(8, 0)

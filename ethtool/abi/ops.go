@@ -36,6 +36,7 @@ var ops = map[uint32]op{
 	0x2b: {size: 8, reply: true, free: true, run: group(groupGRO)},      // GGRO
 	0x2c: {size: 8, run: setGroup(groupGRO)},                            // SGRO
 	0x2d: {size: 16, reply: true, free: true, run: rxRings},             // GRXRINGS
+	0x33: {size: 136, run: flash},                                       // FLASHDEV
 	0x37: {size: 16, reply: true, free: true, run: stringsInfo},         // GSSET_INFO
 	0x38: {size: 8, free: true, run: table},                             // GRXFHINDIR
 	0x39: {size: 8, run: setTable},                                      // SRXFHINDIR
@@ -65,6 +66,9 @@ var free = map[uint32]bool{
 	0x4e: true, // PHY_GTUNABLE
 	0x50: true, // GFECPARAM
 }
+
+// flash is without effect: what has no firmware is flashed with success.
+func flash(*request) (int, error) { return 0, nil }
 
 func driverInfo(r *request) (int, error) {
 	i := r.d.DriverInfo()

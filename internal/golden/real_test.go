@@ -1,0 +1,202 @@
+package golden_test
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hvnet/internal/golden"
+	"hvnet/internal/need"
+)
+
+//go:embed odd.cmd
+var oddCommands string
+
+// askEnv has the test binary ask ethtool instead of testing, in the namespace of `hvnet
+// run`: its value is the profile of the host.
+const askEnv = "HVNET_GOLDEN_ASK"
+
+func TestMain(m *testing.M) {
+	if profile := os.Getenv(askEnv); profile != "" {
+		if err := ask(profile); err != nil {
+			fmt.Fprintln(os.Stderr, "ask ethtool:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// ask runs all commands and prints the answers as JSON.
+func ask(profile string) error {
+	linux, err := golden.Device(profile, golden.Ioctl)
+	if err != nil {
+		return err
+	}
+	texts := linux.Texts
+	for _, l := range strings.Split(oddCommands, "\n") {
+		if strings.HasPrefix(l, "ethtool") {
+			texts = append(texts, golden.Text{Command: l, Status: -1})
+		}
+	}
+	out := json.NewEncoder(os.Stdout)
+	before := ""
+	for _, want := range texts {
+		got, err := answer(want.Command)
+		// What `ip` does to the interface reaches the driver a moment later.
+		for until := time.Now().Add(patience); err == nil && strings.HasPrefix(before, "ip ") && shows(want.Command) &&
+			got.Normal() != want && time.Now().Before(until); {
+			got, err = answer(want.Command)
+		}
+		if err != nil {
+			return err
+		}
+		before = want.Command
+		if err := out.Encode(got.Normal()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patience is how long a command may take, and `ip` may be without effect.
+const patience = 20 * time.Second
+
+// shows reports whether a command changes nothing.
+func shows(command string) bool {
+	words := strings.Fields(command)
+	return words[0] == "ethtool" && !slices.Contains([]string{"-L", "-G", "--set-ring", "--set-channels"}, words[1])
+}
+
+// answer runs one command.
+func answer(command string) (golden.Text, error) {
+	words, err := golden.Words(command)
+	if err != nil {
+		return golden.Text{}, err
+	}
+	attr := &syscall.SysProcAttr{}
+	if words[0] == "nobody" {
+		words = words[1:]
+		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := exec.CommandContext(ctx, words[0], words[1:]...)
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr, c.SysProcAttr = &stdout, &stderr, attr
+	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, askEnv+"=") })
+	err = c.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		return golden.Text{}, fmt.Errorf("run %s: %w", command, errors.Join(err, ctx.Err()))
+	}
+	return golden.Text{Command: command, Stdout: stdout.String(), Stderr: stderr.String(), Status: c.ProcessState.ExitCode()}, nil
+}
+
+// TestReal has the real ethtool ask our driver, in `hvnet run`, all that Linux's driver was
+// asked by ioctl, and compares; and has our own ethtool, by that name, asked the same.
+func TestReal(t *testing.T) {
+	need.Root(t)
+	need.Tool(t, "ethtool")
+	need.Tool(t, "ip")
+	dir, err := os.MkdirTemp("", "golden") // not t.TempDir, which is for one user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hvnet := filepath.Join(dir, "hvnet")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", hvnet, "hvnet/cmd/hvnet")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ours := filepath.Join(dir, "bin")
+	if err := errors.Join(os.Mkdir(ours, 0o755), os.Symlink(hvnet, filepath.Join(ours, "ethtool"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, profile := range []string{"ws2012", "ws2016", "ws2022"} {
+		t.Run(profile, func(t *testing.T) {
+			linux, err := golden.Device(profile, golden.Ioctl)
+			if err != nil {
+				t.Fatal(err)
+			}
+			real := session(t, hvnet, profile, os.Getenv("PATH"))
+			own := session(t, hvnet, profile, ours+":"+os.Getenv("PATH"))
+			if len(real) != len(own) || len(real) < len(linux.Texts)+150 {
+				t.Fatalf("%d answers of the real ethtool, %d of ours", len(real), len(own))
+			}
+			before := ""
+			for i := range real {
+				if i < len(linux.Texts) {
+					compare(t, "Linux", linux.Texts[i], "real ethtool on ours", real[i], before, realExceptions)
+				}
+				compare(t, "real ethtool", real[i], "our ethtool", own[i], before, ownExceptions)
+				before = real[i].Command
+			}
+		})
+	}
+}
+
+// session returns the answers in an `hvnet run`, with ethtool found in path.
+func session(t *testing.T, hvnet, profile, path string) (texts []golden.Text) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	linux, err := golden.Device(profile, golden.Ioctl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := "02:15:5d:00:00:01"
+	for _, text := range linux.Texts {
+		if text.Command == "ethtool -P eth0" {
+			mac = strings.TrimSpace(strings.TrimPrefix(text.Stdout, "Permanent address: "))
+		}
+	}
+	c := exec.CommandContext(t.Context(), hvnet, "run", "--profile", profile, "--vcpus", "4", "--mac", mac, "--", self)
+	c.Env = append(os.Environ(), askEnv+"="+profile, "PATH="+path)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = patience
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, &stderr)
+	}
+	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
+		var text golden.Text
+		if err := d.Decode(&text); err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// compare compares two answers, with the exceptions that hold for them.
+func compare(t *testing.T, wantName string, want golden.Text, gotName string, got golden.Text, before string, exceptions []exception) {
+	t.Helper()
+	for _, e := range exceptions {
+		if e.command.MatchString(want.Command) && (e.after == "" || e.after == before) && want != got {
+			e.same(&want, &got)
+		}
+	}
+	if diff := cmp.Diff(want.String(), got.String()); diff != "" {
+		t.Errorf("after %s: %s\n-%s +%s:\n%s", before, want.Command, wantName, gotName, diff)
+	}
+}
