@@ -171,11 +171,11 @@ func TestPrivileges(t *testing.T) {
 		t.Errorf("nobody: prints %q, want %q", got, want)
 	}
 	// Who is root of a user namespace of his own has all capabilities, but not here.
-	if got, want := probed(t, "", "driver:mine channels:mine", "unshare", "--user", "--map-root-user"), "ours <nil>\nset operation not permitted\n"; got != want {
+	if got, want := probed(t, "probe", "driver:mine channels:mine", "unshare", "--user", "--map-root-user"), "ours <nil>\nset operation not permitted\n"; got != want {
 		t.Errorf("in a user namespace: prints %q, want %q", got, want)
 	}
 	// With a network namespace of his own he has.
-	if got, want := probed(t, "", "channels:mine", "unshare", "--user", "--map-root-user", "--net"), "set <nil>\n"; got != want {
+	if got, want := probed(t, "probe", "channels:mine", "unshare", "--user", "--map-root-user", "--net"), "set <nil>\n"; got != want {
 		t.Errorf("in namespaces of its own: prints %q, want %q", got, want)
 	}
 }
