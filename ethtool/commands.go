@@ -14,6 +14,7 @@ type command struct {
 	device bool     // takes the name of an interface
 	ioctl  string   // why it does not go by netlink, said of names that only netlink takes
 	run    func(*call) int
+	json   func(*call, Device) object // what --json shows in place of run; nil: nothing
 }
 
 // Why a command goes by ioctl: there is none for it on netlink, or the kernel has

@@ -139,13 +139,16 @@ func (c *call) run(args []string) int {
 		}
 		c.name, args = args[0], args[1:]
 	}
-	if json { // for none of our commands, where there is only ioctl
+	if json && cmd.json == nil {
 		return c.badArgs()
 	}
 	if exit, ok := c.checkName(cmd); !ok {
 		return exit
 	}
 	c.args = args
+	if json {
+		return c.showJSON(cmd)
+	}
 	return cmd.run(c)
 }
 

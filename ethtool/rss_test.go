@@ -69,7 +69,7 @@ func (f *fake) of(t *testing.T, words []string) {
 
 // TestRSSTranscripts compares with what ethtool 6.1 says.
 func TestRSSTranscripts(t *testing.T) {
-	transcripts(t, "testdata/rss.txt", 139, func(f *fake, words []string) { f.of(t, words) })
+	transcripts(t, "testdata/rss.txt", 138, func(f *fake, words []string) { f.of(t, words) })
 }
 
 // runs writes a table as its blocks: "42×0 43×1 43×2".

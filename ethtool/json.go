@@ -1,0 +1,162 @@
+package ethtool
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"hvnet/nic"
+)
+
+// An object is one of JSON, whose members keep their order.
+type object []member
+
+type member struct {
+	name  string
+	value any // an object, or what package json can write
+}
+
+// MarshalJSON implements json.Marshaler.
+func (o object) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, m := range o {
+		v, err := json.Marshal(m.value)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "%q:%s", m.name, v)
+	}
+	return append(b, '}'), nil
+}
+
+// showJSON is a command that shows something, with --json. Where ethtool 6.1 has such a
+// form, which is for -k, it is that; for other commands the members have the names of
+// later releases, or of the text.
+func (c *call) showJSON(cmd *command) int {
+	d, err := c.lookup(c.name)
+	var o object
+	if err == nil {
+		if o = cmd.json(c, d); o == nil {
+			return c.badArgs()
+		}
+	}
+	// What cannot be shown as text is nothing for JSON either, and fails in the same way.
+	status := cmd.run(c)
+	c.stdout.Reset()
+	if status != 0 || err != nil {
+		return status
+	}
+	b, err := json.Marshal(append(object{{"ifname", c.name}}, o...))
+	if err != nil {
+		return c.fail(exitFailure, "Cannot write JSON: %v", err)
+	}
+	// As ethtool indents.
+	var text bytes.Buffer
+	if err := json.Indent(&text, b, "    ", "    "); err != nil {
+		return c.fail(exitFailure, "Cannot write JSON: %v", err)
+	}
+	c.printf("[ %s ]\n", text.Bytes())
+	return 0
+}
+
+func (c *call) jsonSettings(d Device) object {
+	l := d.LinkSettings()
+	o := object{{"speed", nil}, {"duplex", duplexText(l.Duplex)}, {"auto-negotiation", false}, {"port", "Other"}, {"phyad", 0}, {"transceiver", "internal"}}
+	if speedText(l.Mbps) != "Unknown!" {
+		o[0].value = l.Mbps
+	}
+	return append(o, member{"message-level", d.MessageLevel()}, member{"link-detected", l.Detected})
+}
+
+func (c *call) jsonDriver(d Device) object {
+	i := d.DriverInfo()
+	return object{
+		{"driver", i.Driver}, {"version", i.Version}, {"firmware-version", i.Firmware}, {"expansion-rom-version", ""}, {"bus-info", i.Bus},
+		{"supports-statistics", i.Stats}, {"supports-test", false}, {"supports-eeprom-access", false},
+		{"supports-register-dump", i.RegisterDump}, {"supports-priv-flags", false},
+	}
+}
+
+func (c *call) jsonStats(d Device) (o object) {
+	for _, s := range d.Stats() {
+		o = append(o, member{s.Name, s.Value})
+	}
+	return o
+}
+
+func (c *call) jsonRings(d Device) object {
+	r := d.Rings()
+	return object{{"rx-max", r.RxMax}, {"tx-max", r.TxMax}, {"rx", r.Rx}, {"tx", r.Tx}}
+}
+
+func (c *call) jsonChannels(d Device) object {
+	ch := d.Channels()
+	return object{{"combined-max", ch.Max}, {"combined", ch.Combined}}
+}
+
+func (c *call) jsonFlowHash(d Device) object {
+	if len(c.args) < 2 {
+		return nil // there are no rules
+	}
+	fields := []string{}
+	t := flowType(c.args[1])
+	if levels := d.HashLevels(); t < len(levels) && len(c.args) == 2 {
+		fields = append(fields, "ip-src", "ip-dst")
+		if levels[t] == nic.HashL4 {
+			fields = append(fields, "l4-bytes-0-1", "l4-bytes-2-3")
+		}
+	}
+	return object{{"flow-type", c.args[1]}, {"hash-fields", fields}}
+}
+
+func (c *call) jsonRSS(d Device) object {
+	r := d.RSS()
+	key := make([]int, len(r.Key))
+	for i, b := range r.Key {
+		key[i] = int(b)
+	}
+	return object{{"rss-indirection-table", r.Table}, {"rss-hash-key", key}, {"rss-hash-function", hashFunctions[0]}}
+}
+
+func (c *call) jsonTime(Device) object {
+	return object{{"capabilities", []string{"software-transmit", "software-receive", "software-system-clock"}}, {"hardware-clock", nil}}
+}
+
+func (c *call) jsonAddress(d Device) object {
+	return object{{"permanent-address", d.PermanentMAC().String()}}
+}
+
+func (c *call) jsonFeatures(d Device) (o object) {
+	now := d.Features()
+	var shown nic.FeatureSet
+	one := func(name string, f nic.Feature) {
+		shown |= nic.FeaturesOf(f)
+		o = append(o, member{name, object{
+			{"active", now.Active.Has(f)},
+			{"fixed", !(now.Available &^ nic.FeaturesNeverChanged).Has(f)},
+			{"requested", now.Wanted.Has(f)},
+		}})
+	}
+	for i := range aliases {
+		a := &aliases[i]
+		if len(a.features) == 1 {
+			one(a.long, a.features[0])
+			continue
+		}
+		if len(a.features) > 0 {
+			o = append(o, member{a.long, object{{"active", now.Active&a.set() != 0}, {"fixed", nil}, {"requested", nil}}})
+		}
+		for _, f := range a.features {
+			one(f.String(), f)
+		}
+	}
+	for f := range nic.Feature(nic.NumFeatures) {
+		if !shown.Has(f) && f.String() != "" {
+			one(f.String(), f)
+		}
+	}
+	return o
+}
