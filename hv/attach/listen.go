@@ -86,12 +86,9 @@ func (l *Listener) Close() error {
 
 func (l *Listener) run() {
 	for {
-		conn, err := l.socket.AcceptUnix()
-		if err != nil {
-			if !l.pause(err) {
-				return
-			}
-			continue
+		conn, ok := l.socket.Take(l.ctx, func(err error) { l.warn("accept a guest", err) })
+		if !ok {
+			return
 		}
 		if !l.slot() {
 			conn.Close()
@@ -149,17 +146,9 @@ func (l *Listener) heard(conn *net.UnixConn) {
 	conn.SetReadDeadline(time.Time{})
 }
 
-// pause waits a moment after an error such as too many open files, and returns
-// false if it is the end.
-func (l *Listener) pause(err error) bool {
+func (l *Listener) warn(what string, err error) {
 	if l.config.Log != nil && l.ctx.Err() == nil {
-		l.config.Log.Warn("attach: accept a guest", "err", err)
-	}
-	select {
-	case <-time.After(100 * time.Millisecond):
-		return true
-	case <-l.ctx.Done():
-		return false
+		l.config.Log.Warn("attach: "+what, "err", err)
 	}
 }
 
@@ -172,9 +161,7 @@ func (l *Listener) welcome(conn *net.UnixConn) {
 		return
 	}
 	if err != nil {
-		if l.config.Log != nil && l.ctx.Err() == nil {
-			l.config.Log.Warn("attach: refused a guest", "err", err)
-		}
+		l.warn("refused a guest", err)
 		conn.Close()
 		return
 	}

@@ -112,12 +112,9 @@ func (l *Listener) Close() error {
 func (l *Listener) run() {
 	last, ok := l.runFirst()
 	for ok {
-		conn, err := l.socket.AcceptUnix()
-		if err != nil {
-			if !l.pause(err) {
-				return
-			}
-			continue
+		conn, more := l.socket.Take(l.ctx, func(err error) { l.warn("accept QEMU", err) })
+		if !more {
+			return
 		}
 		stop := context.AfterFunc(l.ctx, func() { conn.Close() })
 		g, err := l.attach(conn, last)
@@ -135,18 +132,6 @@ func (l *Listener) run() {
 func (l *Listener) warn(what string, err error) {
 	if l.config.Log != nil && l.ctx.Err() == nil {
 		l.config.Log.Warn("ivshmem: "+what, "err", err)
-	}
-}
-
-// pause waits a moment after an error such as too many open files, and returns
-// false if it is the end.
-func (l *Listener) pause(err error) bool {
-	l.warn("accept QEMU", err)
-	select {
-	case <-time.After(100 * time.Millisecond):
-		return true
-	case <-l.ctx.Done():
-		return false
 	}
 }
 

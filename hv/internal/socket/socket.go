@@ -1,10 +1,12 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +78,23 @@ func Listen(path string, kind Kind) (*Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// Take returns the next connection, or false once the context has ended. An error such
+// as too many open files is told to failed, and after a moment it tries again.
+func (l *Listener) Take(ctx context.Context, failed func(error)) (*net.UnixConn, bool) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err == nil {
+			return conn, true
+		}
+		failed(err)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
 }
 
 // listen begins to take connections on a bound socket.
