@@ -84,8 +84,5 @@ func (q *queue) joined(parts [][]byte) {
 		return
 	}
 	l.Partial(f)
-	f.Offload.Segment, f.Offload.Size = nic.SegmentTCPv4, uint16(size)
-	if l.IPv6 {
-		f.Offload.Segment = nic.SegmentTCPv6
-	}
+	f.Offload.Segment, f.Offload.Size = l.Segment(), uint16(size)
 }

@@ -102,11 +102,12 @@ type NIC struct {
 
 	suspended atomic.Bool   // changed by the owner
 	byAddress atomic.Uint32 // offload.HashTypes whose ports don't count; changed by the owner
+	groOff    atomic.Bool   // see SetGRO
 
 	session atomic.Pointer[session] // the last one attached; never nil
 	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
 	lost    chan error              // capacity 1, see Lost
-	sink    atomic.Pointer[nic.Sink]
+	outlet  atomic.Pointer[outlet]
 	count   counter.Set
 
 	link  link
@@ -269,6 +270,6 @@ func (n *NIC) Info() Info {
 		MAC: *s.address.Load(), MTU: s.mtu, Name: s.name, Channels: len(s.queues),
 		RxSections: s.rxSections, RxSize: s.rxSectionSize,
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
-		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),
+		Link: n.Link(), Up: n.outlet.Load() != nil, Suspended: n.suspended.Load(),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/nic"
+	"hvnet/offload"
 	"hvnet/ring"
 	"hvnet/rndis"
 	"hvnet/vmbus"
@@ -211,6 +212,8 @@ type receiver struct {
 	body   [][]byte // of the frames, in shared memory
 	join   join     // what is being put together
 	bytes  uint64
+
+	coalescer offload.Coalescer
 
 	done []completion // of the host, to be looked up
 	owed []owed       // completions due to the host

@@ -143,7 +143,13 @@ func TestKernelTakesWork(t *testing.T) {
 	enter(t)
 	tap := open(t, Config{Name: "eth0"})
 	fd := vnetSocket(t)
-	for i, f := range offered() {
+	list := offered()
+	if tap.Takes()&nic.TakesUDP != 0 {
+		f := packets.Partial(packets.Shape{UDP: true, V6: true}.Frame(packets.Random(5000)), nic.SegmentUDP, 1400)
+		copy(f.Head, macA[:])
+		list = append(list, f)
+	}
+	for i, f := range list {
 		of(t, fd, &f)
 		want := packets.Bytes(&f)
 		tap.WriteFrames([]nic.Frame{f})
@@ -162,6 +168,17 @@ func TestKernelTakesWork(t *testing.T) {
 	for _, s := range tap.Stats() {
 		if s.Value != 0 {
 			t.Errorf("%s %d", s.Name, s.Value)
+		}
+	}
+}
+
+func TestTakesUDP(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.2.0": true, "6.18.44-fc-v669": true, "7.0": true, "10.1-rc1": true,
+		"6.1.192-amd64": false, "5.15.0": false, "4.19": false, "": false, "six": false,
+	} {
+		if got := takesUDP(release); got != want {
+			t.Errorf("%q: %v, want %v", release, got, want)
 		}
 	}
 }

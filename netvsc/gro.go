@@ -1,0 +1,54 @@
+package netvsc
+
+import (
+	"hvnet/counter"
+	"hvnet/nic"
+	"hvnet/offload"
+)
+
+// An outlet is where received frames go.
+type outlet struct {
+	sink  nic.Sink     // takes frames with any metadata
+	takes nic.Offloads // of these, what nobody has to change on the way
+}
+
+func newOutlet(sink nic.Sink) *outlet {
+	o := &outlet{sink: offload.NewSink(sink)}
+	if t, ok := sink.(nic.Taker); ok {
+		o.takes = t.Takes()
+	}
+	return o
+}
+
+// GRO reports whether generic receive offload is on, see [NIC.SetGRO].
+func (n *NIC) GRO() bool { return !n.groOff.Load() }
+
+// SetGRO switches generic receive offload on or off, at once and for good: what is
+// received of a flow in one batch, as segments that follow each other, goes to the sink
+// as one frame that is to be cut again, if the sink takes such frames ([nic.Taker]). It
+// is on at first, as in Linux, where the stack does it for every driver, and is of no
+// concern to the host.
+func (n *NIC) SetGRO(on bool) { n.groOff.Store(!on) }
+
+// deliver hands the frames of a batch to the sink, if the NIC is up. They are counted
+// as they came.
+func (q *queue) deliver() {
+	if len(q.frames) == 0 {
+		return
+	}
+	q.delivering.Lock()
+	if out := q.s.n.outlet.Load(); out != nil {
+		q.count.Add(counter.RxPackets, uint64(len(q.frames)))
+		q.count.Add(counter.RxBytes, q.bytes)
+		q.count.Add(counter.RxBatches, 1)
+		frames := q.frames
+		if q.s.n.GRO() {
+			frames = q.coalescer.Coalesce(frames, out.takes)
+			if joined := len(q.frames) - len(frames); joined > 0 {
+				q.count.Add(counter.RxGRO, uint64(joined))
+			}
+		}
+		out.sink.WriteFrames(frames)
+	}
+	q.delivering.Unlock()
+}
