@@ -27,7 +27,8 @@ func (n *NIC) GRO() bool { return !n.groOff.Load() }
 // received of a flow in one batch, as segments that follow each other, goes to the sink
 // as one frame that is to be cut again, if the sink takes such frames ([nic.Taker]). It
 // is on at first, as in Linux, where the stack does it for every driver, and is of no
-// concern to the host.
+// concern to the host. Linux puts datagrams together only for sockets that ask for it
+// (UDP_GRO); a driver knows of none, and the stack takes them apart again for the others.
 func (n *NIC) SetGRO(on bool) { n.groOff.Store(!on) }
 
 // deliver hands the frames of a batch to the sink, if the NIC is up. They are counted
