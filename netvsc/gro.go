@@ -44,7 +44,7 @@ func (q *queue) deliver() {
 		q.count.Add(counter.RxBatches, 1)
 		frames := q.frames
 		if q.s.n.GRO() {
-			frames = q.coalescer.Coalesce(frames, out.takes)
+			frames = q.coalescer.Coalesce(frames, q.places, out.takes)
 			if joined := len(q.frames) - len(frames); joined > 0 {
 				q.count.Add(counter.RxGRO, uint64(joined))
 			}

@@ -55,6 +55,7 @@ func (q *queue) fragment(data []byte) bool {
 // which is what the first piece holds, and not longer than the MTU has it.
 func (q *queue) joined(parts [][]byte) {
 	f, sl := q.begun(parts[0])
+	q.places[len(q.places)-1] = nil
 	at := len(q.body) - len(f.Body)
 	for _, p := range parts[1:] {
 		q.bytes += uint64(len(p))

@@ -209,6 +209,7 @@ type receiver struct {
 
 	frames []nic.Frame
 	slots  []slot   // of the frames' bytes
+	places [][]byte // of the frames, in shared memory; nil for what came in pieces
 	body   [][]byte // of the frames, in shared memory
 	join   join     // what is being put together
 	bytes  uint64

@@ -73,7 +73,11 @@ const (
 // Each frame that it makes is in the place of its first segment, whose head it has and
 // changes; all that is between two packets of a flow stays between them, whatever it
 // is. The state of a checksum that was not known may be afterwards.
-func (c *Coalescer) Coalesce(frames []nic.Frame, takes nic.Offloads) []nic.Frame {
+//
+// places may have for each frame the memory that ends with its payload, in one piece.
+// Bodies are made of that if it is not nil, else of the pieces that the frame has, which
+// are more.
+func (c *Coalescer) Coalesce(frames []nic.Frame, places [][]byte, takes nic.Offloads) []nic.Frame {
 	takes &= nic.TakesTCPv4 | nic.TakesTCPv6 | nic.TakesUDP
 	if len(frames) < 2 || takes == 0 {
 		return frames
@@ -94,7 +98,7 @@ func (c *Coalescer) Coalesce(frames []nic.Frame, takes nic.Offloads) []nic.Frame
 			next++
 		}
 		if next < len(c.runs) && c.runs[next].first == i && c.runs[next].count > 1 {
-			c.join(frames, &c.runs[next])
+			c.join(frames, places, &c.runs[next])
 		}
 		if !c.links[i].behind {
 			out = append(out, frames[i]) // never ahead of i
@@ -334,11 +338,16 @@ func (r *run) ends(l *Layout, f *nic.Frame) bool {
 }
 
 // join makes one frame of a run, out of its first frame.
-func (c *Coalescer) join(frames []nic.Frame, r *run) {
+func (c *Coalescer) join(frames []nic.Frame, places [][]byte, r *run) {
 	f, at := &frames[r.first], len(c.body)
 	c.body = append(c.body, f.Body...)
 	for i := c.links[r.first].next; i != 0; i = c.links[i].next {
 		piece := &frames[i]
+		if i < len(places) && places[i] != nil {
+			place := places[i]
+			c.body = append(c.body, place[len(place)-(piece.Len()-r.l.Payload):])
+			continue
+		}
 		if rest := piece.Head[r.l.Payload:]; len(rest) > 0 {
 			c.body = append(c.body, rest)
 		}

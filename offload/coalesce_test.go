@@ -157,7 +157,7 @@ func TestCoalesceRules(t *testing.T) {
 				}
 			}
 		}
-		frames := new(offload.Coalescer).Coalesce(asFrames(list), takesSegments)
+		frames := new(offload.Coalescer).Coalesce(asFrames(list), nil, takesSegments)
 		if got := counts(frames); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
@@ -205,7 +205,7 @@ func TestCoalesceSizes(t *testing.T) {
 			packets.Correct(b)
 			list = append(list, b)
 		}
-		frames := new(offload.Coalescer).Coalesce(asFrames(list), takesSegments)
+		frames := new(offload.Coalescer).Coalesce(asFrames(list), nil, takesSegments)
 		if got := counts(frames); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
@@ -239,7 +239,7 @@ func TestCoalesceChecksums(t *testing.T) {
 			frames := asFrames(list)
 			tt.edit(&frames[1])
 			want := onWire(frames)
-			frames = new(offload.Coalescer).Coalesce(frames, takesSegments)
+			frames = new(offload.Coalescer).Coalesce(frames, nil, takesSegments)
 			got := frames[min(1, len(frames)-1)].Offload.Checksum
 			if n := counts(frames); !slices.Equal(n, tt.want) || got != tt.state {
 				t.Errorf("%+v, %s: %v and state %d, want %v and %d", shape, tt.name, n, got, tt.want, tt.state)
@@ -259,7 +259,7 @@ func TestCoalesceChecksums(t *testing.T) {
 			edit(frames[i].Head)
 			frames[i].Offload.Checksum = nic.ChecksumOK
 		}
-		if frames = new(offload.Coalescer).Coalesce(frames, takesSegments); len(frames) != 3 {
+		if frames = new(offload.Coalescer).Coalesce(frames, nil, takesSegments); len(frames) != 3 {
 			t.Errorf("%s: %d frames, want 3", name, len(frames))
 		}
 	}
@@ -275,7 +275,7 @@ func TestCoalesceTakes(t *testing.T) {
 			want  int
 		}{{takes, 1}, {takesSegments &^ takes, 3}, {nic.TakesChecksum, 3}, {0, 3}} {
 			frames := asFrames(segments(t, shape, 3000, 1000))
-			if frames = new(offload.Coalescer).Coalesce(frames, tt.takes); len(frames) != tt.want {
+			if frames = new(offload.Coalescer).Coalesce(frames, nil, tt.takes); len(frames) != tt.want {
 				t.Errorf("%+v, takes %#x: %d frames, want %d", shape, tt.takes, len(frames), tt.want)
 			}
 		}
@@ -312,7 +312,7 @@ func TestCoalesceOrder(t *testing.T) {
 		{"between the same", [][]byte{a[0], b[0], icmp, a[1], b[1]}, []int{1, 2, 1, 1}},
 		{"another way around", [][]byte{a[0], a[2], a[1], a[3]}, []int{1, 1, 1, 1}},
 	} {
-		frames := new(offload.Coalescer).Coalesce(asFrames(tt.in), takesSegments)
+		frames := new(offload.Coalescer).Coalesce(asFrames(tt.in), nil, takesSegments)
 		if got := counts(frames); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
@@ -324,7 +324,7 @@ func TestCoalesceOrder(t *testing.T) {
 			in = append(in, flow(packets.Shape{}, byte(port))[k])
 		}
 	}
-	frames := new(offload.Coalescer).Coalesce(asFrames(in), takesSegments)
+	frames := new(offload.Coalescer).Coalesce(asFrames(in), nil, takesSegments)
 	sameFlows(t, in, onWire(frames))
 }
 
@@ -419,7 +419,13 @@ func TestCoalesceAndCut(t *testing.T) {
 			n := rapid.IntRange(1, len(*l)).Draw(r, "burst")
 			in, *l = append(in, (*l)[:n]...), (*l)[n:]
 		}
-		frames := c.Coalesce(asFrames(in), takesSegments)
+		places := make([][]byte, len(in))
+		for i := range in {
+			if rapid.Bool().Draw(r, "in a place") {
+				places[i] = bytes.Clone(in[i][min(4, len(in[i])):])
+			}
+		}
+		frames := c.Coalesce(asFrames(in), places, takesSegments)
 		joined += len(in) - len(frames)
 		sameFlows(r, in, onWire(frames))
 	})
@@ -459,7 +465,7 @@ func FuzzCoalesce(f *testing.F) {
 			mend(b)
 			in = append(in, b)
 		}
-		sameFlows(t, in, onWire(new(offload.Coalescer).Coalesce(asFrames(in), takesSegments)))
+		sameFlows(t, in, onWire(new(offload.Coalescer).Coalesce(asFrames(in), nil, takesSegments)))
 	})
 }
 
@@ -485,11 +491,29 @@ func (b *batch) again() []nic.Frame {
 	return b.frames
 }
 
+// TestCoalescePlaces has a body of a piece for each segment, in place.
+func TestCoalescePlaces(t *testing.T) {
+	list := segments(t, packets.Shape{TCPOptions: 12, Tag: true}, 3500, 1000)
+	frames := asFrames(list)
+	frames = new(offload.Coalescer).Coalesce(frames, list, takesSegments)
+	if len(frames) != 1 || len(frames[0].Body) != 4 {
+		t.Fatalf("%d frames, the first with a body of %d pieces", len(frames), len(frames[0].Body))
+	}
+	for i, b := range frames[0].Body[1:] {
+		if end := list[i+1]; len(b) != len(end)-70 || &b[0] != &end[70] {
+			t.Errorf("piece %d has %d bytes, of another place", i, len(b))
+		}
+	}
+	if !slices.EqualFunc(onWire(frames), list, bytes.Equal) {
+		t.Error("it is not the same on the wire")
+	}
+}
+
 func TestCoalesceAllocations(t *testing.T) {
 	for _, s := range packets.Shapes {
 		b, c := newBatch(asFrames(segments(t, s, 40*100, 100))), new(offload.Coalescer)
-		c.Coalesce(b.again(), takesSegments)
-		if n := testing.AllocsPerRun(100, func() { c.Coalesce(b.again(), takesSegments) }); n != 0 {
+		c.Coalesce(b.again(), nil, takesSegments)
+		if n := testing.AllocsPerRun(100, func() { c.Coalesce(b.again(), nil, takesSegments) }); n != 0 {
 			t.Errorf("%s: %v allocations", s.Name, n)
 		}
 	}
@@ -524,7 +548,7 @@ func BenchmarkCoalesce(b *testing.B) {
 			batch, c := newBatch(frames), new(offload.Coalescer)
 			b.ReportAllocs()
 			for b.Loop() {
-				if out := c.Coalesce(batch.again(), takesSegments); len(out) != bb.want {
+				if out := c.Coalesce(batch.again(), nil, takesSegments); len(out) != bb.want {
 					b.Fatalf("%d frames, want %d", len(out), bb.want)
 				}
 			}
