@@ -2,6 +2,7 @@ package offload
 
 import (
 	"bytes"
+	"slices"
 
 	"hvnet/nic"
 )
@@ -92,16 +93,15 @@ func (c *Coalescer) Coalesce(frames []nic.Frame, places [][]byte, takes nic.Offl
 	if !joined {
 		return frames
 	}
-	out, next := frames[:0], 0
+	for i := range c.runs {
+		if r := &c.runs[i]; r.count > 1 {
+			c.join(frames, places, r)
+		}
+	}
+	out := frames[:0]
 	for i := range frames {
-		for next < len(c.runs) && c.runs[next].first < i {
-			next++
-		}
-		if next < len(c.runs) && c.runs[next].first == i && c.runs[next].count > 1 {
-			c.join(frames, places, &c.runs[next])
-		}
 		if !c.links[i].behind {
-			out = append(out, frames[i]) // never ahead of i
+			out = append(out, frames[i])
 		}
 	}
 	return out
@@ -167,13 +167,7 @@ func (c *Coalescer) find(flow uint64) (set *runSet, way int) {
 
 // put keeps a run, in the place of the oldest one if there is no other.
 func (s *runSet) put(flow uint64, run int) {
-	at := -1
-	for i, r := range &s.run {
-		if r == 0 {
-			at = i
-			break
-		}
-	}
+	at := slices.Index(s.run[:], 0)
 	if at < 0 {
 		at = s.turn
 		s.turn = (s.turn + 1) % runWays
