@@ -70,6 +70,7 @@ const (
 	TxBatches
 	RxBatches
 	Wakeups
+	RxGRO
 
 	numQueueIDs    int = iota
 	kernelQueueIDs     = int(RxXDPTx) + 1

@@ -72,9 +72,11 @@ host_bad_completion 24
 tx_queue_0_batches 109
 rx_queue_0_batches 110
 rx_queue_0_wakeups 111
+rx_queue_0_gro 112
 tx_queue_1_batches 209
 rx_queue_1_batches 210
 rx_queue_1_wakeups 211
+rx_queue_1_gro 212
 `
 
 func TestStats(t *testing.T) {

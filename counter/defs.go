@@ -71,6 +71,8 @@ var queueDefs = [numQueueIDs]Def{
 	RxBatches: {"rx_queue_%d_batches", events, "Batches of received frames that were handed on.", nothing},
 	Wakeups: {"rx_queue_%d_wakeups", events, "Times that the channel was woken by the host.",
 		"If there is nearly one for each frame under load, the machine is short of processors."},
+	RxGRO: {"rx_queue_%d_gro", packets, "Received frames that went up behind another one of their flow, as a part of it (GRO).",
+		"Nothing: the more of rx_queue_%d_packets, the less work for the stack."},
 }
 
 // The counters of a processor, shown behind those of the channels: the traffic of

@@ -184,6 +184,35 @@ func TestNoAllocations(t *testing.T) {
 	})
 }
 
+// TestNoAllocationsGRO: the same for what goes up as one frame.
+func TestNoAllocationsGRO(t *testing.T) {
+	sink := &groSink{}
+	h, n, x := still(t, 1, sink)
+	q := n.session.Load().queues[0]
+	ranges := receiveRanges(x, 1500)
+	messages, _ := segmentMessages(4*1400, 1400, nil)
+	for i, m := range messages {
+		copy(h.rx.Bytes[ranges[i].Offset:], m)
+		ranges[i].Count = uint32(len(m))
+	}
+	receive := func() {
+		x.give(8, ranges[:4])
+		drainAll(q, x)
+	}
+	receive()
+	if a := testing.AllocsPerRun(100, receive); a != 0 {
+		t.Errorf("%v allocations for 32 frames", a)
+	}
+	if sink.bytes < 3*1400*sink.frames { // each packet of the ring is four segments again
+		t.Errorf("%d bytes in %d frames", sink.bytes, sink.frames)
+	}
+}
+
+// A groSink is a counting sink that takes frames to be cut.
+type groSink struct{ counting }
+
+func (*groSink) Takes() nic.Offloads { return nic.TakesChecksum | nic.TakesTCPv4 | nic.TakesTCPv6 }
+
 // TestNoAllocationsOverChannels: the same for flows of one channel of several.
 func TestNoAllocationsOverChannels(t *testing.T) {
 	_, n, x := still(t, 4, &counting{})

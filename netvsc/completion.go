@@ -158,18 +158,3 @@ func (q *queue) payOwed() {
 		q.armed = false
 	}
 }
-
-// deliver hands the frames of a batch to the sink, if the NIC is up.
-func (q *queue) deliver() {
-	if len(q.frames) == 0 {
-		return
-	}
-	q.delivering.Lock()
-	if sink := q.s.n.sink.Load(); sink != nil {
-		q.count.Add(counter.RxPackets, uint64(len(q.frames)))
-		q.count.Add(counter.RxBytes, q.bytes)
-		q.count.Add(counter.RxBatches, 1)
-		(*sink).WriteFrames(q.frames)
-	}
-	q.delivering.Unlock()
-}

@@ -16,6 +16,7 @@ type features struct {
 	send     offloads // what the host is asked to do for what is sent
 	checksum bool     // what the host has verified is passed on
 	hash     bool     // and what it has hashed
+	gro      bool     // segments are put together
 }
 
 // Features that are there with every host: those of the driver, those of the stack
@@ -73,7 +74,7 @@ func (s *session) switched(wanted nic.FeatureSet) *features {
 		}
 	}
 	f.send = s.granted.only(f.Active)
-	f.checksum, f.hash = f.Active.Has(nic.FeatureRxChecksum), f.Active.Has(nic.FeatureRxHash)
+	f.checksum, f.hash, f.gro = f.Active.Has(nic.FeatureRxChecksum), f.Active.Has(nic.FeatureRxHash), f.Active.Has(nic.FeatureGRO)
 	return f
 }
 

@@ -62,6 +62,7 @@ func (q *queue) rightTCP() bool {
 // which is what the first piece holds, and not longer than the MTU has it.
 func (q *queue) joined(parts [][]byte) {
 	f, sl := q.begun(parts[0])
+	q.places[len(q.places)-1] = nil
 	at := len(q.body) - len(f.Body)
 	for _, p := range parts[1:] {
 		q.bytes += uint64(len(p))
@@ -91,8 +92,5 @@ func (q *queue) joined(parts [][]byte) {
 		return
 	}
 	l.Partial(f)
-	f.Offload.Segment, f.Offload.Size = nic.SegmentTCPv4, uint16(size)
-	if l.IPv6 {
-		f.Offload.Segment = nic.SegmentTCPv6
-	}
+	f.Offload.Segment, f.Offload.Size = l.Segment(), uint16(size)
 }

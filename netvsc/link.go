@@ -13,17 +13,17 @@ import (
 // the first one at once, so that who watches the carrier sees each change. A
 // goroutine does it, so that neither the waiting nor the telling delays frames.
 type link struct {
-	mu       sync.Mutex
-	state    nic.LinkState
-	events   []rndis.Status // indicated, and not yet handled
-	handled  time.Time      // when the last one was
-	news     bool           // for onChange
+	mu      sync.Mutex
+	state   nic.LinkState
+	events  []rndis.Status // indicated, and not yet handled
+	handled time.Time      // when the last one was
+	news    bool           // for onChange
 	// What a user has set in place of what the host says: see NIC.SetLinkSettings.
 	pretended bool
 	mbps      uint32
 	duplex    nic.Duplex
-	onChange func(nic.LinkState)
-	changed  chan struct{} // capacity 1
+	onChange  func(nic.LinkState)
+	changed   chan struct{} // capacity 1
 }
 
 const (

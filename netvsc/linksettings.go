@@ -13,7 +13,7 @@ import (
 func (n *NIC) LinkSettings() nic.LinkSettings {
 	n.link.mu.Lock()
 	defer n.link.mu.Unlock()
-	s := nic.LinkSettings{Mbps: n.link.state.Mbps, Duplex: n.link.duplex, Detected: n.sink.Load() != nil && n.link.state.Up}
+	s := nic.LinkSettings{Mbps: n.link.state.Mbps, Duplex: n.link.duplex, Detected: n.outlet.Load() != nil && n.link.state.Up}
 	switch {
 	case n.link.pretended:
 		s.Mbps = n.link.mbps

@@ -108,12 +108,12 @@ type NIC struct {
 	session atomic.Pointer[session] // the last one attached; never nil
 	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
 	lost    chan error              // capacity 1, see Lost
-	sink    atomic.Pointer[nic.Sink]
+	outlet  atomic.Pointer[outlet]
 	count   counter.Set
 
 	link     link
 	messages atomic.Uint32
-	watch watch
+	watch    watch
 
 	pumpMu   sync.Mutex
 	pumps    map[*pump]struct{}
@@ -274,6 +274,6 @@ func (n *NIC) Info() Info {
 		MAC: *s.address.Load(), MTU: s.mtu, Name: s.name, Channels: len(s.queues),
 		RxSections: s.rxSections, RxSize: s.rxSectionSize,
 		TxSections: s.txSections, TxSize: s.txSectionSize, MaxPackets: int(s.maxPackets),
-		Link: n.Link(), Up: n.sink.Load() != nil, Suspended: n.suspended.Load(),
+		Link: n.Link(), Up: n.outlet.Load() != nil, Suspended: n.suspended.Load(),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/nic"
+	"hvnet/offload"
 	"hvnet/ring"
 	"hvnet/rndis"
 	"hvnet/vmbus"
@@ -208,9 +209,12 @@ type receiver struct {
 
 	frames []nic.Frame
 	slots  []slot   // of the frames' bytes
+	places [][]byte // of the frames, in shared memory; nil for what came in pieces
 	body   [][]byte // of the frames, in shared memory
 	join   join     // what is being put together
 	bytes  uint64
+
+	coalescer offload.Coalescer
 
 	done []completion // of the host, to be looked up
 	owed []owed       // completions due to the host

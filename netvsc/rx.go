@@ -31,6 +31,7 @@ func (r *receiver) init() {
 	r.buf = make([]byte, packetMax)
 	r.frames = make([]nic.Frame, 0, frameSlots)
 	r.slots = make([]slot, frameSlots)
+	r.places = make([][]byte, 0, frameSlots)
 	r.body = make([][]byte, 0, bodySlots)
 	r.join.parts = make([][]byte, 0, maxRanges)
 	r.done = make([]completion, 0, pollPackets)
@@ -39,7 +40,7 @@ func (r *receiver) init() {
 
 // begin starts a batch.
 func (r *receiver) begin() {
-	r.frames, r.body, r.bytes = r.frames[:0], r.body[:0], 0
+	r.frames, r.places, r.body, r.bytes = r.frames[:0], r.places[:0], r.body[:0], 0
 	r.done = r.done[:0]
 }
 
@@ -173,6 +174,7 @@ func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
 		q.body = append(q.body, data[k:])
 		f.Body = q.body[at : at+1 : at+1]
 	}
+	q.places = append(q.places, data)
 	q.bytes += uint64(len(data))
 	return f, sl
 }

@@ -8,7 +8,6 @@ import (
 	"hvnet/counter"
 	"hvnet/nic"
 	"hvnet/nvsp"
-	"hvnet/offload"
 )
 
 // Up lets frames through: the host passes on what is for the NIC's address, all
@@ -63,10 +62,9 @@ func (n *NIC) Down(ctx context.Context) error {
 // where they went before.
 func (n *NIC) setSink(sink nic.Sink) {
 	if sink == nil {
-		n.sink.Store(nil)
+		n.outlet.Store(nil)
 	} else {
-		var whole nic.Sink = offload.NewSink(sink)
-		n.sink.Store(&whole)
+		n.outlet.Store(newOutlet(sink))
 	}
 	for _, q := range n.session.Load().queues {
 		q.delivering.Lock() // waits for a call that is going on

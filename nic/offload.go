@@ -16,6 +16,9 @@ type Offload struct {
 	// complement of the sum of everything from Start to the end.
 	Start uint16
 	Field uint8
+	// FixedID says that all segments have the IPv4 identification that the frame has;
+	// else it counts up. virtio-net has no word for it.
+	FixedID bool
 	// Size is the payload of a segment in bytes, of all but the last.
 	Size uint16
 }

@@ -1,5 +1,7 @@
 package offload
 
+import "hvnet/nic"
+
 // A Layout tells where the parts of a whole TCP or UDP packet are in its frame.
 // Offsets count from the start of the frame.
 type Layout struct {
@@ -16,6 +18,17 @@ func (l *Layout) TCP() bool { return l.Protocol == protoTCP }
 
 // UDP reports whether it is UDP; see TCP.
 func (l *Layout) UDP() bool { return l.Protocol == protoUDP }
+
+// Segment returns how such a packet is cut.
+func (l *Layout) Segment() nic.Segment {
+	switch {
+	case l.UDP():
+		return nic.SegmentUDP
+	case l.IPv6:
+		return nic.SegmentTCPv6
+	}
+	return nic.SegmentTCPv4
+}
 
 // The next headers of IPv6 that are extension headers.
 const (
@@ -90,7 +103,7 @@ func Parse(head []byte, n int) (l Layout, ok bool) {
 		}
 		// What is behind the datagram in its packet is not summed up.
 		size := int(be.Uint16(head[l.Transport+4:]))
-		ok = size >= 8 && l.Transport+size <= l.End
+		ok = size >= 8 && l.Transport+size <= l.End && l.End <= n
 		l.End = l.Transport + size
 	default:
 		return l, false

@@ -32,24 +32,11 @@ type Segmenter struct {
 func (s *Segmenter) Begin(f *nic.Frame, unit int, partial bool) bool {
 	l, ok := Parse(f.Head, f.Len())
 	o := f.Offload
-	if !ok || !l.segments(o.Segment) || l.Payload > nic.HeadLen || o.Size < MinSegment || unit < int(o.Size) || l.End == l.Payload {
+	if !ok || l.Segment() != o.Segment || l.Payload > nic.HeadLen || o.Size < MinSegment || unit < int(o.Size) || l.End == l.Payload {
 		return false
 	}
 	*s = Segmenter{l: l, f: *f, unit: unit, partial: partial, rest: f.Head[l.Payload:min(l.End, len(f.Head))]}
 	return true
-}
-
-// segments reports whether the packet is of the kind that is cut so.
-func (l *Layout) segments(k nic.Segment) bool {
-	switch k {
-	case nic.SegmentTCPv4:
-		return l.TCP() && !l.IPv6
-	case nic.SegmentTCPv6:
-		return l.TCP() && l.IPv6
-	case nic.SegmentUDP:
-		return l.UDP()
-	}
-	return false
 }
 
 // More reports whether another piece is left.
@@ -94,7 +81,9 @@ func (s *Segmenter) headers(out *nic.Frame, n int) {
 		be.PutUint16(ip[4:], uint16(l.End-l.IP-40))
 	} else {
 		be.PutUint16(ip[2:], uint16(l.End-l.IP))
-		be.PutUint16(ip[4:], be.Uint16(ip[4:])+uint16(s.done/size))
+		if !s.f.Offload.FixedID {
+			be.PutUint16(ip[4:], be.Uint16(ip[4:])+uint16(s.done/size))
+		}
 		SumIPv4(ip)
 	}
 	if l.UDP() {
@@ -109,7 +98,7 @@ func (s *Segmenter) headers(out *nic.Frame, n int) {
 		}
 	}
 	if n <= size {
-		out.Offload.Segment, out.Offload.Size = nic.SegmentNone, 0
+		out.Offload.Segment, out.Offload.Size, out.Offload.FixedID = nic.SegmentNone, 0, false
 	}
 	l.Partial(out)
 	if n <= size && !s.partial {

@@ -103,6 +103,19 @@ func queueSums(t *testing.T, p *lab.Pair, ns *lab.Netns, dir string) (packets, b
 	return packets, bytes
 }
 
+// meanFrame returns how many bytes a frame that an interface has received had on average.
+func meanFrame(t *testing.T, p *lab.Pair, ns *lab.Netns, iface string) int {
+	t.Helper()
+	text := p.Run(t, ns.In("cat", "/proc/net/dev")...)
+	m := regexp.MustCompile(iface + `: *(\d+) +(\d+)`).FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("no %s:\n%s", iface, text)
+	}
+	bytes, _ := strconv.Atoi(string(m[1]))
+	packets, _ := strconv.Atoi(string(m[2]))
+	return bytes / max(packets, 1)
+}
+
 var checksumErrors = regexp.MustCompile(`InCsumErrors\s+[1-9]`)
 
 // TestOffloadsOnEveryHost sends data by TCP over IPv4 and IPv6 between two kernels, by
@@ -142,6 +155,10 @@ func TestOffloadsOnEveryHost(t *testing.T) {
 			whole := r.NVSP[0] >= nvsp.V61
 			if packets, bytes := queueSums(t, p, p.NS[1], "rx"); (bytes > 3000*packets) != whole {
 				t.Errorf("received %d bytes in %d frames", bytes, packets)
+			}
+			// What comes as segments goes to the kernel as few frames (GRO).
+			if mean := meanFrame(t, p, p.NS[1], "eth0"); mean < 3000 {
+				t.Errorf("the kernel received %d bytes a frame", mean)
 			}
 			p.Stop(t)
 		})

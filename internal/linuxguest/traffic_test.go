@@ -43,6 +43,8 @@ func TestTraffic(t *testing.T) {
 
 	// Nor may GRO join any.
 	b.Run(t, "ethtool -K eth0 gro off")
+	off := append([]string{"env", "HVNET_RUNTIME_DIR=" + b.dir}, b.hvnet, "ethtool", "-K", "eth0", "gro", "off")
+	lab.Run(t, ns.In(off...)...)
 	b.Run(t, "echo root:x:0:0::/:/bin/sh >/etc/passwd; iperf3 -s -D && sleep 1")
 	for _, direction := range []string{"", "-R"} {
 		watch, err := lab.Spawn("tcpdump", b.dir, nil, ns.In("tcpdump", "-l", "-nvvi", "eth0", "-Q", "in", "-c", "500", "tcp"))

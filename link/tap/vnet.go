@@ -2,6 +2,8 @@ package tap
 
 import (
 	"encoding/binary"
+	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -27,14 +29,31 @@ const (
 // leave checksums and TCP segmentation to whoever reads the queues.
 const Offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
 
-// Takes implements nic.Taker: the kernel takes checksums and TCP segments that are
-// left to it, without being asked first.
-func (t *TAP) Takes() nic.Offloads { return takes }
+// Takes implements nic.Taker: the kernel takes checksums and segments that are left to
+// it, without being asked first; UDP since Linux 6.2.
+func (t *TAP) Takes() nic.Offloads { return takes() }
 
 // Takes implements nic.Taker, as TAP.Takes.
-func (q *Queue) Takes() nic.Offloads { return takes }
+func (q *Queue) Takes() nic.Offloads { return takes() }
 
-const takes = nic.TakesChecksum | nic.TakesTCPv4 | nic.TakesTCPv6
+// takes asks for the kernel's release: what a TAP takes can be tried out only by having
+// it leave that to be done (TUNSETOFFLOAD), which others see.
+var takes = sync.OnceValue(func() nic.Offloads {
+	o := nic.TakesChecksum | nic.TakesTCPv4 | nic.TakesTCPv6
+	var u unix.Utsname
+	if unix.Uname(&u) == nil && takesUDP(unix.ByteSliceToString(u.Release[:])) {
+		o |= nic.TakesUDP
+	}
+	return o
+})
+
+// takesUDP reports whether a kernel of a release, such as "6.18.3-arm64", takes UDP that
+// is to be cut (VIRTIO_NET_HDR_GSO_UDP_L4).
+func takesUDP(release string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major > 6 || major == 6 && minor >= 2)
+}
 
 var ne = binary.NativeEndian
 

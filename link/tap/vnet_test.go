@@ -2,8 +2,11 @@ package tap
 
 import (
 	"bytes"
+	"net"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"hvnet/internal/packets"
@@ -143,7 +146,13 @@ func TestKernelTakesWork(t *testing.T) {
 	enter(t)
 	tap := open(t, Config{Name: "eth0"})
 	fd := vnetSocket(t)
-	for i, f := range offered() {
+	list := offered()
+	if tap.Takes()&nic.TakesUDP != 0 {
+		f := packets.Partial(packets.Shape{UDP: true, V6: true}.Frame(packets.Random(5000)), nic.SegmentUDP, 1400)
+		copy(f.Head, macA[:])
+		list = append(list, f)
+	}
+	for i, f := range list {
 		of(t, fd, &f)
 		want := packets.Bytes(&f)
 		tap.WriteFrames([]nic.Frame{f})
@@ -162,6 +171,46 @@ func TestKernelTakesWork(t *testing.T) {
 	for _, s := range tap.Stats() {
 		if s.Value != 0 {
 			t.Errorf("%s %d", s.Name, s.Value)
+		}
+	}
+}
+
+// TestDatagrams writes datagrams as one frame: a program gets each one by itself.
+func TestDatagrams(t *testing.T) {
+	enter(t)
+	mac := nic.MAC{0x00, 0x15, 0x5d, 0, 0, 2} // of the test packets' receiver, as the rest
+	tap := open(t, Config{Name: "eth0", MAC: mac})
+	if tap.Takes()&nic.TakesUDP == 0 {
+		t.Skip("this kernel does not take them")
+	}
+	l := up(t, "eth0")
+	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 168, 0, 2), Mask: net.CIDRMask(24, 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 0x2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	payload := packets.Random(3500)
+	tap.WriteFrames([]nic.Frame{packets.Partial(packets.Shape{UDP: true}.Frame(payload), nic.SegmentUDP, 1000)})
+	b := make([]byte, 4000)
+	for i := range 4 {
+		n, _, err := c.ReadFrom(b)
+		if want := payload[i*1000 : min(i*1000+1000, 3500)]; err != nil || !bytes.Equal(b[:n], want) {
+			t.Fatalf("datagram %d: %d bytes, want %d: %v", i, n, len(want), err)
+		}
+	}
+}
+
+func TestTakesUDP(t *testing.T) {
+	for release, want := range map[string]bool{
+		"6.2.0": true, "6.18.44-fc-v669": true, "7.0": true, "10.1-rc1": true,
+		"6.1.192-amd64": false, "5.15.0": false, "4.19": false, "": false, "six": false,
+	} {
+		if got := takesUDP(release); got != want {
+			t.Errorf("%q: %v, want %v", release, got, want)
 		}
 	}
 }
