@@ -20,6 +20,7 @@ import (
 	"hvnet/conform"
 	"hvnet/hv"
 	"hvnet/link/netstack"
+	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
@@ -60,6 +61,7 @@ type Host struct {
 	cfg Config
 	sw  *vswitch.Switch
 	bad badLines
+	see views
 
 	quota *hv.Quota // of the guests that attach
 
@@ -105,7 +107,7 @@ func (h *Host) AddGateway(cfg netstack.GatewayConfig) error {
 	if err != nil {
 		return err
 	}
-	p, err := h.sw.Connect("gateway", g, vswitch.PortOptions{MAC: cfg.MAC})
+	p, err := h.connect("gateway", "", g, vswitch.PortOptions{MAC: cfg.MAC})
 	if err != nil {
 		g.Close()
 		return err
@@ -182,8 +184,10 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			if h.cfg.AllowSpoofing {
 				opt.MAC = nic.MAC{}
 			}
-			return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
-				return h.sw.Connect(p.name, sink, opt)
+			return h.see.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
+				return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
+					return h.sw.Connect(p.name, sink, opt)
+				})
 			})
 		})
 	h.links[p.name].apply(p.dev)

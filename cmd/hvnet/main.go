@@ -55,6 +55,7 @@ type commands struct {
 	Host    hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
 	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
 	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
+	Capture captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
 	Suspend suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
 	Resume  resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
 	Station stationCmd       `cmd:"" hidden:""`
