@@ -3,6 +3,7 @@ package host
 import (
 	"sync"
 
+	"hvnet/conform"
 	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/nic"
@@ -20,6 +21,7 @@ type views struct {
 type view struct {
 	frames pcap.Point
 	users  int
+	want   int // of them, those who want to have messages too
 }
 
 // use returns the view of a port, until leave is called.
@@ -58,7 +60,57 @@ func (h *Host) Capture(port string, cfg pcap.Config) (c *pcap.Capture, done func
 		h.see.leave(port)
 		return nil, nil, err
 	}
-	return c, func() { h.see.leave(port) }, nil
+	want := 0
+	if cfg.Messages {
+		want = 1
+	}
+	h.see.wants(v, want)
+	return c, func() {
+		h.see.wants(v, -want)
+		h.see.leave(port)
+	}, nil
+}
+
+// wants adds n to those who want to have messages.
+func (v *views) wants(one *view, n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	one.want += n
+}
+
+// watched returns how a guest that attaches to a port is to be watched: for who wants to
+// watch all guests, and for captures.
+func (h *Host) watched(port string) (cfg conform.Config, ok bool) {
+	h.see.mu.Lock()
+	one := h.see.list[port]
+	ok = one != nil && one.want > 0
+	h.see.mu.Unlock()
+	if h.cfg.Watch != nil {
+		cfg, ok = h.cfg.Watch(port), true
+	}
+	said := cfg.Said
+	cfg.Said = func(s conform.Said) {
+		h.see.said(port, s)
+		if said != nil {
+			said(s)
+		}
+	}
+	return cfg, ok
+}
+
+// said has a message captured at a port.
+func (v *views) said(port string, s conform.Said) {
+	v.mu.Lock()
+	one := v.list[port]
+	v.mu.Unlock()
+	if one == nil {
+		return
+	}
+	m := pcap.Message{Direction: pcap.Inbound, Protocol: s.Protocol, Text: s.Text, Bytes: s.Bytes}
+	if s.From == conform.Guest {
+		m.Direction = pcap.Outbound
+	}
+	one.frames.Message(m)
 }
 
 // connect connects a sink to the switch, in view.

@@ -49,6 +49,7 @@ func (c *captureCmd) Run(ctx context.Context, s streams) error {
 type hostCaptureCmd struct {
 	portArgs
 	captureFlags
+	Protocol bool `help:"With the messages of VMBus, NVSP and RNDIS, decoded, from the time on that the guest attaches."`
 }
 
 // Run captures until it is interrupted, or the host ends.
@@ -57,11 +58,15 @@ func (h *hostCaptureCmd) Run(ctx context.Context, c *commands, s streams) error 
 	if err := c.Host.Ctl.Path.ask(ctx, "ports", nil, &ports); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(ports, func(p host.PortInfo) bool { return p.Switch.Name == h.Port }) {
+	i := slices.IndexFunc(ports, func(p host.PortInfo) bool { return p.Switch.Name == h.Port })
+	switch {
+	case i < 0:
 		fmt.Fprintf(s.err, "no port %s yet: waiting for it\n", h.Port)
+	case h.Protocol && !ports[i].Watched:
+		fmt.Fprintf(s.err, "port %s: nobody listens to what is said there, but will when a guest attaches anew\n", h.Port)
 	}
 	return h.capture(ctx, s, "port "+h.Port, func(ctx context.Context, args captureArgs) (*net.UnixConn, error) {
-		args.Port = h.Port
+		args.Port, args.Messages = h.Port, h.Protocol
 		p := &c.Host.Ctl.Path
 		conn, err := control.Open(ctx, ctlPath(p.Path), methodCapture, args)
 		return conn, p.explain(err)
@@ -77,6 +82,8 @@ type captureArgs struct {
 	Port    string `json:"port,omitempty"` // of a host
 	Count   int    `json:"count"`
 	Snaplen int    `json:"snaplen"`
+	// Messages has a host's messages captured too.
+	Messages bool `json:"messages,omitempty"`
 }
 
 // finishTime is how long a capture may take to come to its end.
@@ -191,6 +198,6 @@ func captureGuest(g *guest.Guest, iface string) control.StreamHandler {
 // capturePort captures the frames of a host's port.
 func capturePort(h *host.Host) control.StreamHandler {
 	return streamCapture(func(a captureArgs) (*pcap.Capture, func(), error) {
-		return h.Capture(a.Port, pcap.Config{Name: a.Port, About: "port of the switch of hvnet", Count: a.Count, Snaplen: a.Snaplen})
+		return h.Capture(a.Port, pcap.Config{Name: a.Port, About: "port of the switch of hvnet", Count: a.Count, Snaplen: a.Snaplen, Messages: a.Messages})
 	})
 }

@@ -17,6 +17,9 @@ type Config struct {
 	About   string // what it is, in words
 	Snaplen int    // bytes of a packet that are kept, up to MaxSnaplen; 0: all
 	Count   int    // ends after so many packets; 0: never
+	// Messages has the messages of the protocol in the file, too, where there is somebody
+	// who tells of them: see [Point.Message].
+	Messages bool
 }
 
 // The memory of a capture: twice so many bytes, of so many packets. What comes while both
@@ -66,6 +69,7 @@ type packet struct {
 	hash    uint32
 	kind    nic.HashKind
 	offload nic.Offload
+	message *Message // nil for a frame
 }
 
 // Capture begins a capture. What passes from now on is kept until [Capture.Write] writes
@@ -104,6 +108,11 @@ func (c *Capture) take(now int64, frames []nic.Frame, at *Place) {
 		}
 		c.add(now, &frames[i], at)
 	}
+	c.wake()
+}
+
+// wake has the writer look.
+func (c *Capture) wake() {
 	select {
 	case c.ready <- struct{}{}:
 	default:

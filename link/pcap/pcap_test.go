@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 
@@ -318,6 +320,45 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := p.Capture(Config{}); err != nil {
 		t.Errorf("there is room again: %v", err)
+	}
+}
+
+// A message is a packet of the second interface, for those who want any.
+func TestMessages(t *testing.T) {
+	var p Point
+	m := Message{Direction: Outbound, Protocol: "NVSP", Text: "guest> INIT", Bytes: []byte{1, 2, 3}}
+	p.Message(m) // nobody listens
+	without, with := begin(t, &p, Config{Name: "g1"}), begin(t, &p, Config{Name: "g1", Messages: true, Snaplen: 20})
+	p.Message(m)
+	p.Message(Message{Text: "stage data reached"})
+	p.Sink(plain{}, Place{}).WriteFrames([]nic.Frame{frame(60)})
+	if packets, _ := packetsOf(t, without()); len(packets) != 1 {
+		t.Errorf("%d packets for who wants frames alone", len(packets))
+	}
+	list := parse(t, with())
+	if list[2].typ != typeInterface || le.Uint16(list[2].body) != 252 || string(list[2].options[optionName]) != "g1 messages" {
+		t.Fatalf("second interface: %+v", list[2])
+	}
+	var got []string
+	for _, one := range list[3:6] {
+		data, whole := one.data()
+		if le.Uint32(one.body) == 1 && whole != len(data) {
+			t.Error("a message was cut short")
+		}
+		got = append(got, fmt.Sprintf("%d %x %s %q", le.Uint32(one.body), one.options[optionFlags][0], one.options[optionComment], data))
+	}
+	want := []string{
+		`1 2 guest> INIT "\x00\f\x00\x04data\x00!\x00\x04NVSP\x00#\x00\x04\x00\x00\x00\x00\x00$\x00\fguest> INIT\x00\x00\x00\x00\x00\x01\x02\x03"`,
+		`1 1 stage data reached "\x00\f\x00\x04data\x00!\x00\bhvnet\x00\x00\x00\x00#\x00\x04\x00\x00\x00\x01\x00$\x00\x14stage data reached\x00\x00\x00\x00\x00\x00"`,
+		`0 1  "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// A text that is longer than a tag can be.
+	long := appendMessage(nil, &Message{Text: strings.Repeat("x", 1<<17), Bytes: []byte{7}})
+	if n := len(long); n != 36+maxText+1 || long[n-1] != 7 {
+		t.Errorf("%d bytes", n)
 	}
 }
 

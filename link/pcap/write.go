@@ -22,7 +22,8 @@ import (
 //
 // A packet has as options its direction (epb_flags), the channel (epb_queue) and the
 // Toeplitz hash (epb_hash) where they are known, and a comment with its path and what it
-// leaves to be done.
+// leaves to be done. A message is a packet of a second interface, in a form that Wireshark
+// shows, with its text as comment.
 func (c *Capture) Write(ctx context.Context, w io.Writer) error {
 	defer c.stop()
 	begin := time.Now()
@@ -32,6 +33,11 @@ func (c *Capture) Write(ctx context.Context, w io.Writer) error {
 	}, pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
 		Hardware: runtime.GOARCH, OS: runtime.GOOS, Application: "hvnet",
 	}})
+	if err == nil && c.cfg.Messages {
+		_, err = ng.AddInterface(pcapgo.NgInterface{
+			Name: c.cfg.Name + " messages", Description: "what guest and host say", LinkType: linkTypeUpperPDU,
+		})
+	}
 	if err == nil {
 		err = ng.Flush() // who waits for the capture to begin sees that it has
 	}
@@ -67,6 +73,9 @@ func writePackets(ng *pcapgo.NgWriter, s *stock) error {
 	for i := range s.packets {
 		p := &s.packets[i]
 		ci := gopacket.CaptureInfo{Timestamp: time.Unix(0, p.at), CaptureLength: int(p.kept), Length: int(p.whole)}
+		if p.message != nil {
+			ci.InterfaceIndex = 1
+		}
 		if err := ng.WritePacketWithOptions(ci, data[:p.kept], p.options()); err != nil {
 			return err
 		}
@@ -78,7 +87,7 @@ func writePackets(ng *pcapgo.NgWriter, s *stock) error {
 // options are what the packet has besides its data.
 func (p *packet) options() (o pcapgo.NgPacketOptions) {
 	o.Flags = &pcapgo.NgEpbFlags{Direction: pcapgo.NgEpbFlagDirectionInbound}
-	if p.place.Direction == Outbound {
+	if p.direction() == Outbound {
 		o.Flags.Direction = pcapgo.NgEpbFlagDirectionOutbound
 	}
 	if p.queue >= 0 {
@@ -101,8 +110,18 @@ var (
 	segmentText  = [...]string{nic.SegmentTCPv4: "TCP segments", nic.SegmentTCPv6: "TCP segments", nic.SegmentUDP: "UDP datagrams"}
 )
 
+func (p *packet) direction() Direction {
+	if p.message != nil {
+		return p.message.Direction
+	}
+	return p.place.Direction
+}
+
 // comment says what no option says.
 func (p *packet) comment() string {
+	if p.message != nil {
+		return p.message.Text
+	}
 	var words []string
 	if p.place.Path != "" {
 		words = append(words, "path "+p.place.Path)
