@@ -56,6 +56,7 @@ type commands struct {
 	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
 	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
 	Capture captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
+	Top     topCmd           `cmd:"" help:"Show the rates of an interface's channels, what they are spread by and what is lost, until q is pressed."`
 	Suspend suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
 	Resume  resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
 	Station stationCmd       `cmd:"" hidden:""`
