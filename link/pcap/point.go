@@ -106,21 +106,21 @@ func pass(list []*Capture, frames []nic.Frame, at *Place) {
 
 // Sink returns out with the place in front of it. It takes what out takes.
 func (p *Point) Sink(out nic.Sink, at Place) nic.Taker {
-	s := &sink{p: p, out: out, at: at}
-	if t, ok := out.(nic.Taker); ok {
-		s.takes = t.Takes()
-	}
-	return s
+	return &sink{p: p, out: out, at: at}
 }
 
 type sink struct {
-	p     *Point
-	out   nic.Sink
-	takes nic.Offloads
-	at    Place
+	p   *Point
+	out nic.Sink
+	at  Place
 }
 
-func (s *sink) Takes() nic.Offloads { return s.takes }
+func (s *sink) Takes() nic.Offloads {
+	if t, ok := s.out.(nic.Taker); ok {
+		return t.Takes()
+	}
+	return 0
+}
 
 // WriteFrames passes frames on; they are captured first, for whoever gets them may work on
 // them in place.
