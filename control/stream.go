@@ -23,6 +23,9 @@ import (
 // handler has done: with a connection that is closed if the client did not take the reply.
 type StreamHandler func(ctx context.Context, args []byte) (stream func(ctx context.Context, c *net.UnixConn), err error)
 
+// streamEnd is how long a stream may go on, reading and writing, when the server is closed.
+const streamEnd = time.Second
+
 // Stream adds a method that keeps the connection. Methods that the server had from the
 // beginning go before it.
 func (s *Server) Stream(method string, h StreamHandler) {
@@ -60,7 +63,7 @@ func (s *Server) stream(c *net.UnixConn, h StreamHandler, req request) {
 	}
 	c.SetDeadline(time.Time{})
 	// Nobody waits for a client that reads no more when the server is closed.
-	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Now().Add(s.limits.io)) })()
+	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Now().Add(min(s.limits.io, streamEnd))) })()
 	run(ctx, c)
 }
 

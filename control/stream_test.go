@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,5 +95,32 @@ func TestStreamEnds(t *testing.T) {
 	<-ended
 	if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), " end") {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A client that does not read holds up nobody for long when the server is closed.
+func TestStreamStuck(t *testing.T) {
+	s, _, _ := echoServer(t, limits{io: 50 * time.Millisecond, waiting: 4})
+	failed := make(chan error, 1)
+	s.Stream("flood", func(context.Context, []byte) (func(context.Context, *net.UnixConn), error) {
+		return func(ctx context.Context, c *net.UnixConn) {
+			for {
+				if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}, nil
+	})
+	c, err := Open(t.Context(), s.Path(), "flood", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
 }

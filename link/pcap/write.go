@@ -1,6 +1,7 @@
 package pcap
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -27,7 +28,8 @@ import (
 func (c *Capture) Write(ctx context.Context, w io.Writer) error {
 	defer c.stop()
 	begin := time.Now()
-	ng, err := pcapgo.NewNgWriterInterface(w, pcapgo.NgInterface{
+	// A writer that has a buffer of its own gets none from pcapgo.
+	ng, err := pcapgo.NewNgWriterInterface(bufio.NewWriterSize(w, writeBytes), pcapgo.NgInterface{
 		Name: c.cfg.Name, Description: c.cfg.About, OS: runtime.GOOS,
 		LinkType: layers.LinkTypeEthernet, SnapLength: uint32(c.cfg.Snaplen),
 	}, pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
@@ -67,6 +69,10 @@ func (c *Capture) Write(ctx context.Context, w io.Writer) error {
 	}
 	return nil
 }
+
+// writeBytes is how much is written at once: a small part of it at a time would cost most of
+// the speed.
+const writeBytes = 256 << 10
 
 func writePackets(ng *pcapgo.NgWriter, s *stock) error {
 	data := s.data
