@@ -67,11 +67,12 @@ func TestCaptureByTshark(t *testing.T) {
 	third := p.Start(t, "third", p.NS[1].In("hvnet", "up", p.Socket, "--name", "late", "--iface", "eth1", "--addr", "dhcp")...)
 	lab.Await(t, third, "^eth1 up")
 	lab.Run(t, "ip", "-n", p.NS[1].Name, "link", "del", "eth1") // it shares eth0's subnet
+	const size = 256 << 10                                      // all of it has room in the memory of a capture
 	for _, to := range []string{p.Addr[1], six} {
-		if err := transfer(p.NS[0], p.NS[1], to, 2<<20); err != nil {
+		if err := transfer(p.NS[0], p.NS[1], to, size); err != nil {
 			t.Fatal(err)
 		}
-		if err := transfer(p.NS[1], p.NS[0], strings.TrimSuffix(to, "2")+"1", 2<<20); err != nil {
+		if err := transfer(p.NS[1], p.NS[0], strings.TrimSuffix(to, "2")+"1", size); err != nil {
 			t.Fatal(err)
 		}
 		if err := datagram(p.NS[0], p.NS[1], to); err != nil {
