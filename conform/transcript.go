@@ -32,12 +32,22 @@ func (s Side) String() string {
 type Config struct {
 	// Line takes one line of text, without its end.
 	Line func(string)
+	// Said takes the same line with what it is the text of. The bytes are only lent.
+	Said func(Said)
 	// Reached is called when a stage is reached. A guest that connects anew, or opens
 	// its channel once more, reaches stages again.
 	Reached func(Stage)
 	// Broken is called for each rule that the guest breaks: the error is a
 	// [rule.Fault].
 	Broken func(error)
+}
+
+// Said is a line of text, and the message that it decodes if it is one.
+type Said struct {
+	From     Side
+	Protocol string // VMBus, NVSP or RNDIS; empty: it is no message
+	Bytes    []byte // of the message
+	Text     string
 }
 
 // A Transcript writes down what a guest and its host say, as it is told. Its methods
@@ -72,9 +82,16 @@ func NewTranscript(cfg Config) *Transcript {
 		tally: tally{}, faults: map[*rule.Rule]int{}}
 }
 
-func (t *Transcript) line(format string, args ...any) {
+func (t *Transcript) line(format string, args ...any) { t.say(Said{}, format, args...) }
+
+// say is line for a message.
+func (t *Transcript) say(what Said, format string, args ...any) {
+	what.Text = fmt.Sprintf(format, args...)
 	if t.cfg.Line != nil {
-		t.cfg.Line(fmt.Sprintf(format, args...))
+		t.cfg.Line(what.Text)
+	}
+	if t.cfg.Said != nil {
+		t.cfg.Said(what)
 	}
 }
 
@@ -129,7 +146,7 @@ func (t *Transcript) Message(from Side, b []byte) {
 	defer t.mu.Unlock()
 	typ, err := vmbus.PeekType(b)
 	if err != nil {
-		t.line("%-6s %v", from, err)
+		t.say(Said{From: from, Protocol: "VMBus", Bytes: b}, "%-6s %v", from, err)
 		return
 	}
 	if typ == vmbus.TypeGPADLBody {
@@ -143,7 +160,7 @@ func (t *Transcript) Message(from Side, b []byte) {
 		t.bodies = 0
 	}
 	m, err := parseMessage(typ, b, t.asked)
-	t.write(from, "", typ, m, err, fmt.Sprintf("%d bytes", len(b)))
+	t.write(Said{From: from, Protocol: "VMBus", Bytes: b}, "", typ, m, err, fmt.Sprintf("%d bytes", len(b)))
 	t.follow(m)
 }
 
@@ -189,13 +206,14 @@ func (t *Transcript) Packet(from Side, relid uint32, b, content []byte) {
 	defer t.mu.Unlock()
 	p, err := vmbus.ParsePacket(b)
 	if err != nil {
-		t.line("%-6s relid %d: %v", from, relid, err)
+		t.say(Said{From: from, Protocol: "VMBus", Bytes: b}, "%-6s relid %d: %v", from, relid, err)
 		return
 	}
+	what := Said{From: from, Protocol: "NVSP", Bytes: p.Payload}
 	typ, err := nvsp.PeekType(p.Payload)
 	if err != nil { // no payload
 		if t.tally.first(t, kind{from, relid, "empty completions"}) {
-			t.line("%-6s relid %d: %s", from, relid, carrier(&p))
+			t.say(what, "%-6s relid %d: %s", from, relid, carrier(&p))
 		}
 		return
 	}
@@ -206,19 +224,19 @@ func (t *Transcript) Packet(from Side, relid uint32, b, content []byte) {
 		return
 	case nvsp.RNDISPacketComplete:
 		if m.Status != nvsp.StatusSuccess || t.tally.first(t, kind{from, relid, "completions of RNDIS packets"}) {
-			t.write(from, relidText(relid), typ, m, err, carrier(&p))
+			t.write(what, relidText(relid), typ, m, err, carrier(&p))
 		}
 		t.completed(from, relid, &p, m)
 		return
 	}
-	t.write(from, relidText(relid), typ, m, err, carrier(&p))
+	t.write(what, relidText(relid), typ, m, err, carrier(&p))
 	t.followNVSP(m)
 }
 
 func relidText(relid uint32) string { return fmt.Sprintf("relid %d: ", relid) }
 
 // write writes the line of a message.
-func (t *Transcript) write(from Side, where string, typ fmt.Stringer, m any, err error, how string) {
+func (t *Transcript) write(what Said, where string, typ fmt.Stringer, m any, err error, how string) {
 	text := ""
 	switch {
 	case err != nil:
@@ -228,7 +246,7 @@ func (t *Transcript) write(from Side, where string, typ fmt.Stringer, m any, err
 			text = " " + text
 		}
 	}
-	t.line("%-6s %s%v%s (%s)", from, where, typ, text, how)
+	t.say(what, "%-6s %s%v%s (%s)", what.From, where, typ, text, how)
 }
 
 // followNVSP takes from an NVSP message what later ones need, and the stages.
@@ -263,13 +281,14 @@ func (t *Transcript) rndis(from Side, relid uint32, p *vmbus.Packet, m nvsp.RNDI
 			return
 		}
 	}
-	t.write(from, relidText(relid), nvsp.TypeRNDISPacket, m, nil, carrier(p))
+	t.write(Said{From: from, Protocol: "NVSP", Bytes: p.Payload}, relidText(relid), nvsp.TypeRNDISPacket, m, nil, carrier(p))
+	what := Said{From: from, Protocol: "RNDIS", Bytes: content}
 	if err != nil {
-		t.line("%-6s relid %d:   RNDIS: %v", from, relid, err)
+		t.say(what, "%-6s relid %d:   RNDIS: %v", from, relid, err)
 		return
 	}
 	r, err := parseRNDIS(h.Type, content)
-	t.write(from, relidText(relid)+"  RNDIS ", h.Type, r, err, fmt.Sprintf("%d bytes", h.Length))
+	t.write(what, relidText(relid)+"  RNDIS ", h.Type, r, err, fmt.Sprintf("%d bytes", h.Length))
 	if c, ok := r.(rndis.InitializeComplete); ok && from == Host && c.Status == rndis.StatusSuccess {
 		t.reach(StageRNDIS)
 	}

@@ -39,6 +39,33 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestSaid: each message comes with its bytes, what can't be decoded too, and what is no
+// message without.
+func TestSaid(t *testing.T) {
+	var got []string
+	tr := NewTranscript(Config{Said: func(s Said) {
+		got = append(got, fmt.Sprintf("%v %s %d: %s", s.From, s.Protocol, len(s.Bytes), s.Text))
+	}})
+	packet := func(from Side, payload, content []byte) {
+		tr.Packet(from, 7, finished(vmbus.AppendInBand(nil, vmbus.FlagCompletionRequested, 5), payload), content)
+	}
+	tr.Message(Guest, []byte{1})
+	tr.Message(Host, vmbus.OpenResult{Relid: 7, OpenID: 1}.Append(nil))
+	packet(Guest, nvsp.RNDISPacket{Channel: nvsp.ChannelControl, Section: 1, SectionBytes: 12}.Append(nil), rndis.Halt{RequestID: 3}.Append(nil))
+	tr.Packet(Host, 7, []byte{1, 2, 3}, nil)
+	want := []string{
+		"guest> VMBus 1: guest> vmbus: malformed message: 1 bytes, want 8 to 240",
+		"host< VMBus 20: host<  OPENCHANNEL_RESULT relid 7, open ID 1, status 0x0 (20 bytes)",
+		"guest>  0: stage open reached",
+		"guest> NVSP 16: guest> relid 7: SEND_RNDIS_PACKET channel 1, section 0x1, section bytes 12 (in-band, 16 bytes, tid 0x5, wants completion)",
+		"guest> RNDIS 12: guest> relid 7:   RNDIS HALT request ID 3 (12 bytes)",
+		"host< VMBus 3: host<  relid 7: vmbus: malformed packet: lengths in the descriptor",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("said\n%s", strings.Join(got, "\n"))
+	}
+}
+
 // TestStages: a stage is what the host agrees to, and begins anew with the channel or
 // the connection.
 func TestStages(t *testing.T) {

@@ -16,7 +16,8 @@
 //
 // A request is at most 64 KiB long, a reply at most 8 MiB. A client that takes
 // more than 5 seconds to send its request, or to take its reply, is cut off. When
-// the client closes the connection before the reply, the command is cancelled.
+// the client closes the connection before the reply, the command is cancelled. After the
+// reply to a method that keeps the connection ([StreamHandler]) comes what that has to say.
 // The socket's mode is 0600, and the server answers root and its own user alone.
 package control
 
@@ -78,43 +79,63 @@ func Call(ctx context.Context, path, method string, args, result any) error {
 }
 
 func call(ctx context.Context, path, method string, args, result any) error {
+	ctx, cancel := callContext(ctx)
+	defer cancel()
+	c, err := connect(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b, err := exchange(ctx, c, method, args)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(b, result); err != nil {
+		return fmt.Errorf("decode result: %w", err)
+	}
+	return nil
+}
+
+// callContext bounds a call.
+func callContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer within %v: %w", callTimeout, context.DeadlineExceeded))
+}
+
+func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, bare(err)
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// exchange sends a request and waits for its result. What the server sends after it is
+// still to be read.
+func exchange(ctx context.Context, c *net.UnixConn, method string, args any) (json.RawMessage, error) {
 	req := request{Method: method}
 	if args != nil {
 		var err error
 		if req.Args, err = json.Marshal(args); err != nil {
-			return fmt.Errorf("encode arguments: %w", err)
+			return nil, fmt.Errorf("encode arguments: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer within %v: %w", callTimeout, context.DeadlineExceeded))
-	defer cancel()
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return bare(err)
-	}
-	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
-
 	var r reply
-	err = writeMessage(c, req, maxRequest)
+	err := writeMessage(c, req, maxRequest)
 	if err == nil || errors.Is(err, unix.EPIPE) {
 		// A server that refuses its client says so without hearing it.
 		err = readMessage(c, &r, maxReply)
 	}
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("wait for the answer: %w", bare(err))
+		return nil, fmt.Errorf("wait for the answer: %w", bare(err))
 	case r.Error != nil:
-		return r.Error.err()
-	case result == nil:
-		return nil
+		return nil, r.Error.err()
 	}
-	if err := json.Unmarshal(r.Result, result); err != nil {
-		return fmt.Errorf("decode result: %w", err)
-	}
-	return nil
+	return r.Result, nil
 }
 
 // bare takes off the address, which the caller names.

@@ -43,6 +43,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	waiting *list.List // of *net.UnixConn, oldest first
+	streams map[string]StreamHandler
 
 	removed func() // after Close has removed the socket; nil: nothing more
 }
@@ -192,6 +193,10 @@ func (s *Server) answer(c *net.UnixConn) {
 	req, err := s.request(c)
 	if err != nil && !errors.Is(err, ErrMalformed) {
 		return // cut off, or gone
+	}
+	if h := s.streamHandler(req.Method); err == nil && h != nil && s.handlers[req.Method] == nil {
+		s.stream(c, h, req)
+		return
 	}
 	var r reply
 	if err == nil {

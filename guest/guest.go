@@ -18,6 +18,7 @@ import (
 
 	"hvnet/hv"
 	"hvnet/hv/attach"
+	"hvnet/link/pcap"
 	"hvnet/netvsc"
 	"hvnet/nic"
 	"hvnet/vmbus/channel"
@@ -44,6 +45,9 @@ type Config struct {
 // A Guest is a connected guest with its NIC.
 type Guest struct {
 	NIC *netvsc.NIC // the same for the life of the guest
+
+	frames  pcap.Point // where those of Join and of Senders pass
+	sending pcap.Place // of those that are sent
 
 	cfg  Config
 	dial func(context.Context) (hv.Partition, error) // attaches anew; nil if nobody can
@@ -155,6 +159,7 @@ func (g *Guest) start(ctx context.Context, p hv.Partition) error {
 	if err != nil {
 		return errors.Join(err, at.close())
 	}
+	g.sending = g.outbound()
 	g.at, g.ended, g.back = at, make(chan struct{}), make(chan struct{}, 1)
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	return nil

@@ -28,6 +28,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	if also != nil {
 		sink = both{t, offload.NewSink(also)}
 	}
+	sink = g.frames.Sink(sink, inbound)
 	pctx, stop := context.WithCancel(context.Background())
 	var pumps sync.WaitGroup
 	errs := make(chan error, t.Queues()+1)
@@ -60,7 +61,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	})
 	for i := range t.Queues() {
 		pumps.Go(func() {
-			if err := g.NIC.Pump(pctx, t.Queue(i)); err != nil && pctx.Err() == nil && !lost(err) {
+			if err := g.NIC.Pump(pctx, g.frames.Source(t.Queue(i), g.sending)); err != nil && pctx.Err() == nil && !lost(err) {
 				errs <- fmt.Errorf("queue %d of %s: %w", i, t.Name(), err)
 			}
 		})
@@ -100,4 +101,7 @@ func (b both) WriteFrames(frames []nic.Frame) {
 type Sender struct{ *Guest }
 
 // WriteFrames sends frames and drops what the host has no room for.
-func (s Sender) WriteFrames(frames []nic.Frame) { s.NIC.Send(0, frames) }
+func (s Sender) WriteFrames(frames []nic.Frame) {
+	s.frames.Pass(frames, &s.sending)
+	s.NIC.Send(0, frames)
+}

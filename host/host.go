@@ -20,6 +20,7 @@ import (
 	"hvnet/conform"
 	"hvnet/hv"
 	"hvnet/link/netstack"
+	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
@@ -60,6 +61,7 @@ type Host struct {
 	cfg Config
 	sw  *vswitch.Switch
 	bad badLines
+	see views
 
 	quota *hv.Quota // of the guests that attach
 
@@ -105,7 +107,7 @@ func (h *Host) AddGateway(cfg netstack.GatewayConfig) error {
 	if err != nil {
 		return err
 	}
-	p, err := h.sw.Connect("gateway", g, vswitch.PortOptions{MAC: cfg.MAC})
+	p, err := h.connect("gateway", "", g, vswitch.PortOptions{MAC: cfg.MAC})
 	if err != nil {
 		g.Close()
 		return err
@@ -171,8 +173,8 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 	}
 	bus := vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log}
 	served := g
-	if h.cfg.Watch != nil {
-		p.watch = conform.New(g, h.cfg.Watch(p.name))
+	if cfg, ok := h.watched(p.name); ok {
+		p.watch = conform.New(g, cfg)
 		served = p.watch.Guest()
 		device.Broken, bus.Broken = p.watch.Broken, p.watch.Broken
 	}
@@ -182,8 +184,10 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			if h.cfg.AllowSpoofing {
 				opt.MAC = nic.MAC{}
 			}
-			return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
-				return h.sw.Connect(p.name, sink, opt)
+			return h.see.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
+				return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
+					return h.sw.Connect(p.name, sink, opt)
+				})
 			})
 		})
 	h.links[p.name].apply(p.dev)
@@ -256,19 +260,21 @@ type PortInfo struct {
 	Switch vswitch.PortInfo
 	Guest  *netvsp.Info // nil for a port that is no guest's
 	Line   []LineInfo   // what was done to its frames on purpose
+	// Watched says that what the guest and the host say is heard, and can be captured.
+	Watched bool
 }
 
 // Ports returns the ports of the switch in the order of their names.
 func (h *Host) Ports() []PortInfo {
 	h.mu.Lock()
-	devs := map[string]*netvsp.Device{}
+	devs, watched := map[string]*netvsp.Device{}, map[string]bool{}
 	for name, p := range h.ports {
-		devs[name] = p.dev
+		devs[name], watched[name] = p.dev, p.watch != nil
 	}
 	h.mu.Unlock()
 	var list []PortInfo
 	for _, sp := range h.sw.Ports() {
-		pi := PortInfo{Switch: sp}
+		pi := PortInfo{Switch: sp, Watched: watched[sp.Name]}
 		if dev := devs[sp.Name]; dev != nil {
 			info := dev.Info()
 			pi.Guest, pi.Line = &info, h.bad.info(sp.Name)

@@ -15,7 +15,7 @@ func (h *Host) AddTAP(cfg tap.Config) error {
 	if err != nil {
 		return err
 	}
-	p, err := h.sw.Connect(cfg.Name, t, vswitch.PortOptions{})
+	p, err := h.connect(cfg.Name, "", t, vswitch.PortOptions{})
 	if err != nil {
 		t.Close()
 		return err

@@ -1,6 +1,10 @@
 package netvsc
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"hvnet/offload"
+)
 
 // The frames of a flow keep their order although the host may send another table for
 // sending at any time. A flow is at one entry of the table, and an entry moves as a
@@ -71,4 +75,17 @@ func (t *sender) settled() bool {
 		}
 	}
 	return true
+}
+
+// ChannelOf returns the index of the channel on which frames are sent now that begin with
+// head, private memory of at most nic.HeadLen bytes. A flow that is changing its channel
+// may still be on the one before.
+func (n *NIC) ChannelOf(head []byte) int {
+	s := n.session.Load()
+	h, _ := offload.FastFlow(head, n.levels())
+	c := h % tableSize
+	if told := s.table.Load(); told != nil {
+		c = told[c]
+	}
+	return int(c % uint32(max(len(s.queues), 1)))
 }

@@ -19,6 +19,7 @@ const pumpBatch = 64
 type pump struct {
 	n    *NIC
 	src  nic.Source
+	via  nic.Relay     // src, if it is one
 	wake chan struct{} // capacity 1: something changed that a starved pump waits for
 	send *sender
 
@@ -37,6 +38,7 @@ var errStarved = errors.New("netvsc: nothing to read into")
 // Each Pump is called in a goroutine of its own; every source has one.
 func (n *NIC) Pump(ctx context.Context, src nic.Source) error {
 	p := &pump{n: n, src: src, wake: make(chan struct{}, 1)}
+	p.via, _ = src.(nic.Relay)
 	if !n.addPump(p) {
 		return ErrClosed
 	}
@@ -87,6 +89,10 @@ func (p *pump) round() error {
 	if t.held != 0 {
 		return errStarved
 	}
+	src := p.src
+	if p.via != nil {
+		src = p.via.Batch()
+	}
 	var err error
 	for range pumpBatch {
 		first, rest := t.land()
@@ -96,7 +102,7 @@ func (p *pump) round() error {
 		}
 		var k int
 		var m nic.Offload
-		if k, m, err = p.src.ReadFrame(first, rest); err != nil {
+		if k, m, err = src.ReadFrame(first, rest); err != nil {
 			break
 		}
 		t.landed(first, k, m)

@@ -140,6 +140,41 @@ func TestPump(t *testing.T) {
 
 // TestPumpHoldsBack has the host complete nothing: the source is not read beyond
 // what there is memory for.
+// A relay stands behind another source every other batch.
+type relay struct {
+	*source
+	other   *source
+	batches int
+}
+
+func (r *relay) Batch() nic.Source {
+	if r.batches++; r.batches%2 == 0 {
+		return r.other
+	}
+	return r.source
+}
+
+// A pump asks a relay before each batch whom to read.
+func TestPumpRelay(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{})
+	var a, b [][]byte
+	for i := range 2 * pumpBatch {
+		a, b = append(a, frame(i, 60)), append(b, frame(1000+i, 60))
+	}
+	src := newSource(a...)
+	r := &relay{source: src, other: newSource(b...)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Pump(ctx, r) }()
+	up(t, n)
+	h.until(t, "frames of both arrive", func() bool { return len(h.frames) >= 4*pumpBatch })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPumpHoldsBack(t *testing.T) {
 	h := newFakeHost()
 	gate := make(chan struct{})

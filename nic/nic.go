@@ -134,5 +134,12 @@ type Source interface {
 	Wake()
 }
 
+// A Relay is a source that stands behind another one, for a part of the time. Whoever
+// reads batches asks before each whom to read this one from.
+type Relay interface {
+	Source
+	Batch() Source
+}
+
 // ErrNoFrame is returned by Source.ReadFrame when there is no frame now.
 var ErrNoFrame = errors.New("nic: no frame now")

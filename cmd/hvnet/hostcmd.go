@@ -82,6 +82,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer ctl.Close()
+	ctl.Stream(methodCapture, capturePort(h))
 	closeVMs, err := listenVMs(ctx, h, vms)
 	if err != nil {
 		return err
@@ -105,12 +106,17 @@ type hostCtlPath struct {
 	Ports   hostPortsCmd   `cmd:"" help:"List the ports of the switch."`
 	Link    hostLinkCmd    `cmd:"" help:"Change the link of a guest's port: up, down, to another network, or to another speed."`
 	Rescind hostRescindCmd `cmd:"" help:"Take the NIC of a port away from its guest."`
+	Capture hostCaptureCmd `cmd:"" help:"Write the frames of a port to a file that Wireshark opens."`
 	Offer   hostOfferCmd   `cmd:"" help:"Give the NIC of a port back to its guest."`
 }
 
 // ask calls a method of the host.
 func (p *hostCtlPath) ask(ctx context.Context, method string, args, result any) error {
-	err := control.Call(ctx, ctlPath(p.Path), method, args, result)
+	return p.explain(control.Call(ctx, ctlPath(p.Path), method, args, result))
+}
+
+// explain says what an error of a call means.
+func (p *hostCtlPath) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no host runs at %s", p.Path)

@@ -65,8 +65,11 @@ func newInterface(ctx context.Context, g *guest.Guest, name string, at place) (_
 	case err != nil:
 		return nil, err
 	}
-	e.ctl, err = control.ServeDevice(at.NetNSInode(), name, g.NIC)
-	return e, err
+	if e.ctl, err = control.ServeDevice(at.NetNSInode(), name, g.NIC); err != nil {
+		return e, err
+	}
+	e.ctl.Stream(methodCapture, captureGuest(g, name))
+	return e, nil
 }
 
 // leaseTime bounds how long an address by DHCP may take.

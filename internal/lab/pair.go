@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -29,7 +30,8 @@ func NewPair(tb testing.TB, hvnet string, flags ...string) *Pair {
 	return NewPairOn(tb, hvnet, nil, flags...)
 }
 
-// NewPairOn is NewPair with further flags of hvnet host.
+// NewPairOn is NewPair with further flags of hvnet host; there is no gateway unless they
+// have one.
 func NewPairOn(tb testing.TB, hvnet string, host []string, flags ...string) *Pair {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "hv") // a socket's path must be short
@@ -44,7 +46,10 @@ func NewPairOn(tb testing.TB, hvnet string, host []string, flags ...string) *Pai
 		env:    append(os.Environ(), "HVNET_RUNTIME_DIR="+dir),
 	}
 	p.NS = Namespaces(tb)
-	p.Host = p.Start(tb, "host", append([]string{hvnet, "host", "--listen", p.Socket, "--gateway", "none"}, host...)...)
+	if !slices.Contains(host, "--gateway") {
+		host = append([]string{"--gateway", "none"}, host...)
+	}
+	p.Host = p.Start(tb, "host", append([]string{hvnet, "host", "--listen", p.Socket}, host...)...)
 	Await(tb, p.Host, "^listening")
 	for i, ns := range p.NS {
 		argv := append([]string{hvnet, "up", p.Socket, "--addr", p.Addr[i] + "/24"}, flags...)

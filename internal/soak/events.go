@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"hvnet/host"
 	"hvnet/link/impair"
+	"hvnet/link/pcap"
 	"hvnet/netvsp"
 )
 
@@ -35,6 +37,7 @@ var events = []event{
 	{"freeze", 1, ofProcess, (*world).freeze},
 	{"another host", 1, anyone, (*world).anotherHost},
 	{"bad line", 3, rough, (*world).badLine},
+	{"capture", 2, anyone, (*world).capture},
 }
 
 // mortal: whoever is attached from this process dies with it alone.
@@ -201,4 +204,23 @@ func (w *world) badLine(ctx context.Context, m *member) (string, error) {
 		return what, err
 	}
 	return what, nil
+}
+
+// capture captures at the guest's port while the guest leaves and returns, half of the time
+// what the guest and the host say, too.
+func (w *world) capture(ctx context.Context, m *member) (string, error) {
+	cfg := pcap.Config{Snaplen: 1 + w.rand.IntN(4096), Messages: w.rand.IntN(2) == 0}
+	c, done, err := w.host.Capture(m.name(), cfg)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	capturing, stop := context.WithCancel(ctx)
+	written := make(chan error, 1)
+	go func() { written <- c.Write(capturing, io.Discard) }()
+	_, err = w.leaveAndReturn(ctx, m)
+	stop()
+	err = errors.Join(err, <-written)
+	n := c.Counts()
+	return fmt.Sprintf("%d packets, %d dropped, messages %v", n.Captured, n.Dropped, cfg.Messages), err
 }
