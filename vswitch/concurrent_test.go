@@ -59,8 +59,8 @@ func TestConcurrent(t *testing.T) {
 	if a.n.Load() != 0 {
 		t.Errorf("a got %d frames back", a.n.Load())
 	}
-	if s.learned != 0 || len(s.stations) != 2 {
-		t.Errorf("stations of closed ports are left: %d learned, %d in the table", s.learned, len(s.stations))
+	if len(s.stations) != 0 || len(s.fixed) != 2 {
+		t.Errorf("stations of closed ports are left: %d learned, %d fixed", len(s.stations), len(s.fixed))
 	}
 }
 
@@ -149,8 +149,8 @@ func FuzzSwitch(f *testing.F) {
 			}
 			total += len(info.Stations)
 		}
-		if total > 8 || total != s.learned {
-			t.Fatalf("%d stations, %d counted", total, s.learned)
+		if total > 8 || total != len(s.stations) {
+			t.Fatalf("%d stations, %d counted", total, len(s.stations))
 		}
 	})
 }
