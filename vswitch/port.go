@@ -210,15 +210,15 @@ func (p *Port) scatter(st *staging, in *VLAN, ports []*Port, frames []nic.Frame)
 // SetVLAN changes the VLANs of the port. The stations that were learned on it are
 // forgotten, for they may be in others now.
 func (p *Port) SetVLAN(v VLAN) {
-	s := p.sw
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	p.setVLAN(v)
+}
+
+// setVLAN is SetVLAN with the lock held.
+func (p *Port) setVLAN(v VLAN) {
 	p.vlan.Store(&v)
-	for a, st := range s.stations {
-		if st.port == p {
-			s.forget(a, st)
-		}
-	}
+	p.sw.forgetAll(func(_ address, st *station) bool { return st.port == p })
 }
 
 // Close takes the port off the switch. Batches that others are delivering at that

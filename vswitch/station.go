@@ -93,11 +93,7 @@ func (s *Switch) room(p *Port, moved bool, now int64) bool {
 		return false
 	}
 	s.swept = now
-	for a, st := range s.stations {
-		if s.expired(st, now) {
-			s.forget(a, st)
-		}
-	}
+	s.forgetAll(func(_ address, st *station) bool { return s.expired(st, now) })
 	return free()
 }
 
@@ -105,4 +101,13 @@ func (s *Switch) room(p *Port, moved bool, now int64) bool {
 func (s *Switch) forget(a address, st *station) {
 	delete(s.stations, a)
 	st.port.learned--
+}
+
+// forgetAll takes those stations out of the table for which f says so.
+func (s *Switch) forgetAll(f func(a address, st *station) bool) {
+	for a, st := range s.stations {
+		if f(a, st) {
+			s.forget(a, st)
+		}
+	}
 }

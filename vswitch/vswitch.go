@@ -123,11 +123,7 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 		if q := s.fixed[opt.MAC]; q != nil {
 			return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, q.name)
 		}
-		for a, st := range s.stations {
-			if a.mac == opt.MAC {
-				s.forget(a, st)
-			}
-		}
+		s.forgetAll(func(a address, _ *station) bool { return a.mac == opt.MAC })
 		s.fixed[opt.MAC] = p
 	}
 	ports := slices.Clone(s.ports)
@@ -140,6 +136,20 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 	return p, nil
 }
 
+// SetVLAN changes the VLANs of all ports of a name; see [Port.SetVLAN]. It returns whether there
+// are any.
+func (s *Switch) SetVLAN(name string, v VLAN) (found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.ports {
+		if p != nil && p.name == name {
+			p.setVLAN(v)
+			found = true
+		}
+	}
+	return found
+}
+
 // disconnect takes the port and its stations away.
 func (s *Switch) disconnect(p *Port) {
 	s.mu.Lock()
@@ -148,11 +158,7 @@ func (s *Switch) disconnect(p *Port) {
 		return
 	}
 	delete(s.fixed, p.mac)
-	for a, st := range s.stations {
-		if st.port == p {
-			s.forget(a, st)
-		}
-	}
+	s.forgetAll(func(_ address, st *station) bool { return st.port == p })
 	ports := slices.Clone(s.ports)
 	ports[p.slot] = nil
 	s.ports = ports
