@@ -122,6 +122,9 @@ func testVLAN(t *testing.T, kernel string) {
 		"ip link set eth0 up && ip link set eth0.10 up && ip addr add "+address+"/24 dev eth0.10")
 	r.ping(t)
 	// A VLAN interface does not coalesce, and so Linux has the one below it not do it either.
+	if got := r.Run(t, "ethtool -k eth0 | grep large-receive"); got != "large-receive-offload: off [requested on]" {
+		t.Errorf("below a VLAN interface: %s", got)
+	}
 	r.exchange(t, false)
 
 	// Without the tag it is not in that VLAN, nor with another one.
