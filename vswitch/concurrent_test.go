@@ -29,7 +29,7 @@ func TestConcurrent(t *testing.T) {
 	const rounds = 300
 	var wg sync.WaitGroup
 	for g := range 4 {
-		wg.Go(func() { // noise: ports that come and go, stations that move
+		wg.Go(func() { // noise: ports that come and go and change VLANs, stations that move
 			r := rand.New(rand.NewPCG(1, uint64(g)))
 			for range rounds {
 				p, err := s.Connect("noise", new(sum), PortOptions{})
@@ -41,6 +41,8 @@ func TestConcurrent(t *testing.T) {
 				for range 8 {
 					batch = append(batch, frame(mac(byte(100+r.IntN(20))), mac(byte(100+r.IntN(20))), 0))
 				}
+				p.WriteFrames(batch)
+				s.SetVLAN("noise", Access(uint16(r.IntN(3))))
 				p.WriteFrames(batch)
 				s.Ports()
 				p.Close()

@@ -75,6 +75,14 @@ func TestVLAN(t *testing.T) {
 	}
 }
 
+// lro checks whether eth0 coalesces.
+func (r *rig) lro(t *testing.T, want string) {
+	t.Helper()
+	if got := r.Run(t, "ethtool -k eth0 | grep large-receive"); got != "large-receive-offload: "+want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // coalesced sends Linux a frame of many segments with a tag while it has no VLAN interface: it
 // gets the frame whole, and the tag.
 func (r *rig) coalesced(t *testing.T) {
@@ -117,14 +125,13 @@ func testVLAN(t *testing.T, kernel string) {
 	if err := r.host.AddTAP(tap.Config{Name: "tap0", Offloads: tap.Offloads}); err != nil {
 		t.Fatal(err)
 	}
+	r.lro(t, "on")
 	r.coalesced(t)
 	r.Run(t, "lgv_vlan && ip link add link eth0 name eth0.10 type vlan id 10 egress-qos-map 0:5 && "+
 		"ip link set eth0 up && ip link set eth0.10 up && ip addr add "+address+"/24 dev eth0.10")
 	r.ping(t)
 	// A VLAN interface does not coalesce, and so Linux has the one below it not do it either.
-	if got := r.Run(t, "ethtool -k eth0 | grep large-receive"); got != "large-receive-offload: off [requested on]" {
-		t.Errorf("below a VLAN interface: %s", got)
-	}
+	r.lro(t, "off")
 	r.exchange(t, false)
 
 	// Without the tag it is not in that VLAN, nor with another one.
