@@ -121,3 +121,19 @@ func TestAskTag(t *testing.T) {
 		t.Errorf("two tags: %+v", in)
 	}
 }
+
+// TestSendTagShortSections has sections that hold little more than a header: a tag is found and
+// taken out wherever the frame with it lands.
+func TestSendTagShortSections(t *testing.T) {
+	for section := 140; section < 260; section += 8 {
+		h := newFakeHost()
+		h.txSection = section
+		n := open(t, h, Config{Queues: 1})
+		up(t, n)
+		short, bare := frame(1, 14), frame(2, 200)
+		tagged := append(append(bytes.Clone(bare[:12]), 0x81, 0, 0, 9), bare[12:]...)
+		pumping(t, n, newSource(short, tagged, short, tagged[:40]))
+		h.until(t, "all frames arrive", func() bool { return len(h.frames) == 4 })
+		sameFrames(t, h.frames, [][]byte{short, bare, short, bare[:36]})
+	}
+}
