@@ -115,7 +115,7 @@ func (v *views) said(port string, s conform.Said) {
 
 // connect connects a sink to the switch, in view.
 func (h *Host) connect(name, path string, out nic.Sink, opt vswitch.PortOptions) (netvsp.Port, error) {
-	return h.see.connect(name, path, out, func(out nic.Sink) (netvsp.Port, error) { return h.sw.Connect(name, out, opt) })
+	return h.see.connect(name, path, out, func(out nic.Sink) (netvsp.Port, error) { return h.plug(name, out, opt) })
 }
 
 // connect connects what is behind a port by plain, in view.

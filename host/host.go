@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,9 @@ type Config struct {
 	// Watch, if not nil, is called for each guest that attaches, with the name of its
 	// port, and says where the text of what the two say goes, see [conform.Watch].
 	Watch func(port string) conform.Config
+	// VLANs are those of ports for which something else is said than what is usual: guests and
+	// gateway have frames without tag, uplinks all. They go by name of the port.
+	VLANs map[string]vswitch.VLAN
 	// Log takes what happens to guests; nil discards it.
 	Log *slog.Logger
 }
@@ -62,6 +66,8 @@ type Host struct {
 	sw  *vswitch.Switch
 	bad badLines
 	see views
+
+	vlans vlans
 
 	quota *hv.Quota // of the guests that attach
 
@@ -92,7 +98,10 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}}
+	h := &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}}
+	h.vlans.rules = map[string]vswitch.VLAN{}
+	maps.Copy(h.vlans.rules, cfg.VLANs)
+	return h
 }
 
 // Profile returns the release that the host is.
@@ -186,7 +195,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			}
 			return h.see.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
 				return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
-					return h.sw.Connect(p.name, sink, opt)
+					return h.plug(p.name, sink, opt)
 				})
 			})
 		})

@@ -11,6 +11,9 @@ import (
 // ErrNoGuest is returned for a port that no guest has.
 var ErrNoGuest = errors.New("no guest has this port")
 
+// ErrNoPort is returned for a name that no port has, of a guest or another one.
+var ErrNoPort = errors.New("there is no such port")
+
 // Rescind takes the NIC of a port away from its guest, in the middle of whatever the
 // guest does with it. The guest stays attached.
 func (h *Host) Rescind(name string) error {

@@ -9,13 +9,14 @@ import (
 )
 
 // AddTAP makes a kernel interface in the caller's network namespace and connects
-// it to the switch. It is down until somebody sets it up, and goes with the host.
+// it to the switch, as a trunk if nothing else was said. It is down until somebody sets it up,
+// and goes with the host.
 func (h *Host) AddTAP(cfg tap.Config) error {
 	t, err := tap.Open(cfg)
 	if err != nil {
 		return err
 	}
-	p, err := h.connect(cfg.Name, "", t, vswitch.PortOptions{})
+	p, err := h.connect(cfg.Name, "", t, vswitch.PortOptions{VLAN: vswitch.Trunk()})
 	if err != nil {
 		t.Close()
 		return err

@@ -256,7 +256,7 @@ func (s *session) setLimits() error {
 		// No section takes a frame of the MTU; half of one is worth it.
 		s.landing = s.limit / 2
 	}
-	if s.limit < 2*headroom {
+	if s.limit < 2*(headroom+nic.HeaderLen+nic.TagLen) {
 		// Sections too short to be of use: everything goes from pages.
 		s.sections = newPool(nil, 0, 0)
 	}

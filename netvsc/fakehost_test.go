@@ -64,6 +64,7 @@ type fakeHost struct {
 	bad       []string
 	events    []string
 	frames    [][]byte        // received
+	heads     [][]byte        // the RNDIS header of each
 	from      []int           // the channel of each
 	asked     []rndis.InfoSet // what was asked to be done for each
 	perChan   map[int]int

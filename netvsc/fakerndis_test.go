@@ -69,6 +69,7 @@ func (q *fakeQueue) data(b []byte, m nvsp.RNDISPacket, p *vmbus.Packet) {
 		if next := b[k.Length:]; len(next) > 0 && k.Length%(1<<h.align) != 0 {
 			h.bad = append(h.bad, fmt.Sprintf("message of %d bytes is not aligned", k.Length))
 		}
+		h.heads = append(h.heads, bytes.Clone(b[:k.DataOffset]))
 		h.frames = append(h.frames, bytes.Clone(b[k.DataOffset:k.DataOffset+k.DataLen]))
 		h.from = append(h.from, q.index)
 		var info rndis.Info

@@ -3,7 +3,6 @@ package netvsc
 import (
 	"hvnet/counter"
 	"hvnet/nic"
-	"hvnet/rndis"
 )
 
 // land returns where the source shall put the next frame: the free part of the
@@ -63,28 +62,31 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 	}
 	here := min(n, len(first))
 	to, e := &t.lanes[0], entrySet(0)
-	var info *rndis.Info
+	// The host sees this memory too: a private copy decides.
+	look := nic.HeaderLen + nic.TagLen
 	if len(t.lanes) > 1 || m.Checksum == nic.ChecksumPartial {
-		// The host sees this memory too: a private copy decides.
-		head := t.head[:copy(t.head[:], first[:here])]
-		if len(t.lanes) > 1 {
-			to, e = t.lane(t.flow(head))
-			t.held |= e & t.moving
+		look = nic.HeadLen
+	}
+	head := t.head[:copy(t.head[:look], first[:here])]
+	if !t.tell(head) {
+		return
+	}
+	if len(t.lanes) > 1 {
+		to, e = t.lane(t.flow(head))
+		t.held |= e & t.moving
+	}
+	if m.Checksum == nic.ChecksumPartial {
+		if !t.offloads.ask(&t.info, head, n, m) {
+			t.landedOffload(to, e, first[:here], n, m)
+			return
 		}
-		if m.Checksum == nic.ChecksumPartial {
-			if !t.offloads.ask(&t.info, head, n, m) {
-				t.landedOffload(to, e, first[:here], n, m)
-				return
-			}
-			copy(first, head)
-			info = &t.info
-		}
+		copy(first, head)
 	}
 	switch {
 	case t.cur == nil && t.spare.section == none:
 		t.post(to)
 		to.open.run, t.run = t.run, none
-		t.commit(to, n, e, info)
+		t.commit(to, n, e)
 		return
 	case to == t.cur:
 	case t.steer(to, first[:here], n):
@@ -93,7 +95,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 		to.open, t.spare = t.spare, emptyBatch
 		t.cur = to
 	}
-	t.commitLanded(to, n, here, e, info)
+	t.commitLanded(to, n, here, e)
 }
 
 // steer copies the first bytes of a frame of n to a batch of the lane it belongs
@@ -119,10 +121,10 @@ func (t *sender) steer(to *lane, first []byte, n int) bool {
 
 // commitLanded accounts for a frame of n bytes whose first here bytes are in the
 // lane's open section and the rest in the page run.
-func (t *sender) commitLanded(l *lane, n, here int, e entrySet, info *rndis.Info) {
+func (t *sender) commitLanded(l *lane, n, here int, e entrySet) {
 	t.touch(l)
 	l.open.entries |= e
-	t.s.message(&l.open, n, here, info)
+	t.s.message(&l.open, n, here, &t.info)
 	if here < n {
 		l.open.run, l.open.runLen, t.run = t.run, n-here, none
 		t.post(l)

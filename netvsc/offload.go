@@ -106,17 +106,21 @@ func (o *offloads) large(k nic.Segment) largeSend {
 const maxTransport = 1<<10 - 1
 
 // ask makes the per-packet information that has the host do what a frame of n bytes
-// leaves to be done. head is a private copy of its first bytes; for a large send it
-// becomes what goes to the host, with the lengths left out. It returns false if
-// this host does not do it for this frame: one with a tag in it too, for hosts look
-// for the IP header behind an Ethernet header.
+// leaves to be done, and tells it the frame's tag. head is a private copy of its first bytes; for
+// a large send it becomes what goes to the host, with the lengths left out. It returns false if
+// this host does not do it for this frame: one with another tag behind the first too, for hosts
+// look for the IP header behind an Ethernet header. Then the information is of the tag alone.
 func (o *offloads) ask(in *rndis.Info, head []byte, n int, m nic.Offload) bool {
-	l, ok := offload.Parse(head, n)
-	if !ok || l.IP != nic.HeaderLen || int(m.Start) != l.Transport || m.Field != l.Field() || l.End != n ||
-		l.Transport > maxTransport || !o.checksum(&l) {
+	if !newInfo(in, head) {
 		return false
 	}
-	*in = rndis.Info{}
+	l, ok := offload.Parse(head, n)
+	// Offsets in the information are those of the frame without tag.
+	transport := l.Transport - tagBytes(in)
+	if !ok || l.IP != nic.HeaderLen+tagBytes(in) || int(m.Start) != l.Transport || m.Field != l.Field() || l.End != n ||
+		transport > maxTransport || !o.checksum(&l) {
+		return false
+	}
 	if m.Segment == nic.SegmentNone {
 		sum := rndis.TxIPv4
 		if l.IPv6 {
@@ -127,15 +131,15 @@ func (o *offloads) ask(in *rndis.Info, head []byte, n int, m nic.Offload) bool {
 		} else {
 			sum |= rndis.TxUDP
 		}
-		in.Has, in.Checksum = rndis.HasChecksum, uint32(sum.WithHeader(l.Transport))
+		in.Has, in.Checksum = in.Has|rndis.HasChecksum, uint32(sum.WithHeader(transport))
 		return true
 	}
 	large := o.large(m.Segment)
 	size := max(int(m.Size), 1)
-	if n > large.max || (l.End-l.Payload+size-1)/size < large.min {
+	if n-tagBytes(in) > large.max || (l.End-l.Payload+size-1)/size < large.min {
 		return false
 	}
-	in.Has, in.LargeSend = rndis.HasLargeSend, rndis.NewLargeSend(size, l.Transport, l.IPv6)
+	in.Has, in.LargeSend = in.Has|rndis.HasLargeSend, rndis.NewLargeSend(size, transport, l.IPv6)
 	l.ClearLengths(head)
 	return true
 }
@@ -157,9 +161,9 @@ func (t *sender) addOffload(l *lane, e entrySet, f *nic.Frame) bool {
 	n := f.Len()
 	switch {
 	case o.ask(&t.info, head, n, m):
-		return t.put(l, e, f, n, &t.info, head)
+		return t.put(l, e, f, n, head)
 	case m.Segment == nic.SegmentNone:
-		return t.put(l, e, f, n, nil, nil) // which completes it
+		return !t.tell(head) || t.put(l, e, f, n, nil) // which completes it
 	}
 	return t.cut(l, e, f, o.unit(m))
 }

@@ -24,7 +24,7 @@ const (
 	// look at its header: all per-packet information of today's hosts fits.
 	frontSize = 128
 	// tagSize is the size of an 802.1Q tag.
-	tagSize = 4
+	tagSize = nic.TagLen
 )
 
 func (r *receiver) init() {
@@ -189,11 +189,7 @@ func (q *queue) inform(f *nic.Frame, sl *slot) {
 		}
 	}
 	if q.info.Has&rndis.HasVLAN != 0 {
-		const addresses = 12
-		copy(sl.head[:addresses], sl.head[tagSize:])
-		tag := sl.head[addresses : addresses+tagSize]
-		tag[0], tag[1] = 0x81, 0x00
-		tag[2], tag[3] = byte(q.info.VLAN>>8), byte(q.info.VLAN)
+		putTag(sl.head[:], q.info.VLAN)
 		f.Head = sl.head[:tagSize+len(f.Head)]
 		q.bytes += tagSize
 	}

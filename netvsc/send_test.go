@@ -46,11 +46,11 @@ func TestSendBatchLimits(t *testing.T) {
 	}{
 		{6144, 8, 64, 8},
 		{6144, 1, 64, 1},
-		{6144, 64, 1500, 3},     // 3*1560 = 4680, 4*1560 = 6240
-		{6240, 64, 1500, 3},     // exactly full is not allowed
-		{6241, 64, 1500, 4},     // one byte less than full is
-		{1 << 13, 200, 1000, 7}, // 7*1064 = 7448
-		{200, 8, 60, 1},         // 120 each
+		{6144, 64, 1500, 3},     // 3*1576 = 4728, 4*1576 = 6304
+		{6304, 64, 1500, 3},     // exactly full is not allowed
+		{6305, 64, 1500, 4},     // one byte less than full is
+		{1 << 13, 200, 1000, 7}, // 7*1072 = 7504
+		{200, 8, 60, 1},         // 132 each
 		{80, 8, 60, 1},          // too short to be of use: from pages
 		{68, 8, 60, 1},          //
 	} {

@@ -9,9 +9,10 @@ import (
 	"hvnet/rndis"
 )
 
-// headroom is what is kept free in front of a frame: the RNDIS header, with one piece
-// of per-packet information, which a frame may turn out to need when it has landed.
-const headroom = rndis.PacketHeaderSize + rndis.PPISize
+// headroom is what is kept free in front of a frame: the RNDIS header, with the per-packet
+// information that a frame may turn out to need when it has landed. That is one piece for what
+// the host is to do, and one for a tag, which then is no longer in the frame.
+const headroom = rndis.PacketHeaderSize + 2*rndis.PPISize - tagSize
 
 // A batch is what one ring packet carries: RNDIS messages in a send section, the
 // last of which may go on in a page run; or one message in a page run alone.
@@ -157,25 +158,25 @@ func (t *sender) add(f *nic.Frame) bool {
 	if f.Offload.Checksum == nic.ChecksumPartial {
 		return t.addOffload(l, e, f)
 	}
-	return t.put(l, e, f, n, nil, nil)
+	return !t.tell(f.Head) || t.put(l, e, f, n, nil)
 }
 
-// put copies a frame of n bytes, of a flow of entry e, to a lane. The host does for it what
-// info says, and gets other first bytes if head is not empty. A checksum that is left without
-// info is computed.
-func (t *sender) put(l *lane, e entrySet, f *nic.Frame, n int, info *rndis.Info, head []byte) bool {
+// put copies a frame of n bytes, of a flow of entry e, to a lane. The host is told t.info of it,
+// and gets other first bytes if head is not empty. A checksum that the host is not asked for is
+// computed.
+func (t *sender) put(l *lane, e entrySet, f *nic.Frame, n int, head []byte) bool {
 	mem := t.room(l, n)
 	if mem == nil {
 		return false
 	}
 	f.CopyTo(mem)
 	switch {
-	case info != nil:
+	case head != nil:
 		copy(mem, head)
 	case f.Offload.Checksum == nic.ChecksumPartial:
 		complete(mem, f.Offload)
 	}
-	t.commit(l, n, e, info)
+	t.commit(l, n, e)
 	return true
 }
 
@@ -230,14 +231,14 @@ func (t *sender) openSection(b *batch) bool {
 }
 
 // commit accounts for a frame of n bytes, of a flow of entry e, that is where room said.
-func (t *sender) commit(l *lane, n int, e entrySet, info *rndis.Info) {
+func (t *sender) commit(l *lane, n int, e entrySet) {
 	t.touch(l)
 	l.open.entries |= e
 	if l.open.section != none {
-		t.s.message(&l.open, n, n, info)
+		t.s.message(&l.open, n, n, &t.info)
 		return
 	}
-	t.s.messageInRun(&l.open, n, info)
+	t.s.messageInRun(&l.open, n, &t.info)
 	t.post(l)
 }
 
@@ -260,18 +261,18 @@ func (s *session) message(b *batch, n, here int, info *rndis.Info) {
 		clear(b.mem[b.used:at])
 		rndis.SetPacketLength(b.mem[b.last:], at-b.last)
 	}
-	rndis.PutPacketAt(b.mem[at:], headroom, n, info)
+	putHeader(b.mem[at:], n, info)
 	b.last, b.used = at, at+headroom+here
 	b.frames++
-	b.bytes += uint32(n)
+	b.bytes += uint32(n - tagBytes(info))
 }
 
 // messageInRun writes the RNDIS header for a frame of n bytes that is in the
 // batch's page run alone.
 func (s *session) messageInRun(b *batch, n int, info *rndis.Info) {
-	rndis.PutPacketAt(s.runs.bytes(b.run), headroom, n, info)
+	putHeader(s.runs.bytes(b.run), n, info)
 	b.runLen = headroom + n
-	b.frames, b.bytes = 1, uint32(n)
+	b.frames, b.bytes = 1, uint32(n-tagBytes(info))
 }
 
 // post closes the lane's open batch.

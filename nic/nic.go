@@ -52,13 +52,17 @@ const (
 	MaxFrame  = HeaderLen + 65535
 )
 
+// TagLen is the length of an 802.1Q tag, by which a frame that has one may be longer.
+const TagLen = 4
+
 // HeadLen is how many bytes of a frame are copied to private memory, checked and
 // then used: enough for Ethernet with a tag, IPv6 with an extension header, and TCP
 // with all options.
 const HeadLen = 128
 
 // A Frame is one Ethernet frame on its way. The bytes are Head, then each piece of
-// Body in order. Nothing of it may be kept after the call that it was passed to.
+// Body in order, with its VLAN tags: only between driver and device the outer one travels
+// beside them. Nothing of it may be kept after the call that it was passed to.
 type Frame struct {
 	// Head holds the first bytes: at least min(HeadLen, length). They are
 	// private memory of whoever passes the frame, so they do not change between

@@ -1,7 +1,7 @@
 // Package offload holds the computations on frames that hardware would do, as pure
 // functions: the hashes that keep a flow on one channel, TCP and UDP checksums, and
 // the cutting of long frames into segments. A [Sink] does for whoever takes frames
-// what it does not do itself.
+// what it does not do itself, and [Retag] gives and takes VLAN tags.
 package offload
 
 import "encoding/binary"

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -14,16 +15,17 @@ type Drop int
 // The reasons.
 const (
 	DropRunt    Drop = iota // shorter than an Ethernet header
-	DropLong                // longer than nic.MaxFrame
+	DropLong                // longer than nic.MaxFrame and a tag
 	DropSource              // the source is a group address or zero
 	DropForged              // the source is the fixed address of another port
 	DropLocal               // the destination is on the port that the frame came from
 	DropClosed              // the port was closed
 	DropOffload             // for the port: it could not be cut as its metadata say
+	DropVLAN                // the tag, or that there is none, is not what the port's VLAN allows
 	drops
 )
 
-var dropText = [drops]string{"runt", "too long", "bad source", "forged source", "local", "port closed", "not to be cut"}
+var dropText = [drops]string{"runt", "too long", "bad source", "forged source", "local", "port closed", "not to be cut", "VLAN"}
 
 // String returns the reason in a word or two.
 func (d Drop) String() string {
@@ -66,6 +68,7 @@ func (c *counters) add(t *tally) {
 type PortInfo struct {
 	Name     string
 	MAC      nic.MAC // fixed address, zero if the port learns
+	VLAN     string  // as ParseVLAN reads it
 	Stations []Station
 
 	InFrames, InBytes   uint64 // well-formed frames from the port
@@ -78,8 +81,9 @@ type PortInfo struct {
 
 // A Station is an address that was learned on a port.
 type Station struct {
-	MAC nic.MAC
-	Age time.Duration // since it was last heard from, in whole seconds
+	MAC  nic.MAC
+	VLAN uint16
+	Age  time.Duration // since it was last heard from, in whole seconds
 }
 
 // Ports describes all ports, in the order of their places on the switch, stations
@@ -89,12 +93,12 @@ func (s *Switch) Ports() []PortInfo {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	at := map[*Port][]Station{}
-	for mac, st := range s.stations {
-		if st.fixed || s.expired(st, now) {
+	for a, st := range s.stations {
+		if s.expired(st, now) {
 			continue
 		}
 		age := max(0, now-st.seen.Load())
-		at[st.port] = append(at[st.port], Station{mac, time.Duration(age) * time.Second})
+		at[st.port] = append(at[st.port], Station{a.mac, a.vlan, time.Duration(age) * time.Second})
 	}
 	var infos []PortInfo
 	for _, p := range s.ports {
@@ -102,7 +106,7 @@ func (s *Switch) Ports() []PortInfo {
 			continue
 		}
 		list := at[p]
-		slices.SortFunc(list, func(a, b Station) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
+		slices.SortFunc(list, func(a, b Station) int { return cmp.Or(slices.Compare(a.MAC[:], b.MAC[:]), cmp.Compare(a.VLAN, b.VLAN)) })
 		info := p.info()
 		info.Stations = list
 		infos = append(infos, info)
@@ -114,7 +118,7 @@ func (s *Switch) Ports() []PortInfo {
 func (p *Port) info() PortInfo {
 	c := &p.count
 	info := PortInfo{
-		Name: p.name, MAC: p.mac,
+		Name: p.name, MAC: p.mac, VLAN: p.vlan.Load().String(),
 		InFrames: c.inFrames.Load(), InBytes: c.inBytes.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(),
 		Flooded: c.flooded.Load(), Moves: c.moves.Load(), NotLearned: c.notLearned.Load(),

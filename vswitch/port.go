@@ -12,6 +12,7 @@ type Port struct {
 	sw     *Switch
 	name   string
 	mac    nic.MAC
+	vlan   atomic.Pointer[VLAN]
 	out    *offload.Sink
 	slot   int
 	closed atomic.Bool
@@ -32,7 +33,8 @@ const (
 type staging struct {
 	dst    []int32       // of each frame
 	lists  [][]nic.Frame // by slot: what goes to a port if the batch does not go there whole
-	news   []nic.MAC     // addresses to learn
+	news   []address     // to learn
+	tagged bool          // there are frames with tags
 	counts tally
 }
 
@@ -53,23 +55,24 @@ func (p *Port) WriteFrames(frames []nic.Frame) {
 	s := p.sw
 	st := s.staging.Get().(*staging)
 	now := s.seconds()
-	ports, whole := p.sort(st, frames, now)
+	in := p.vlan.Load()
+	ports, whole := p.sort(st, in, frames, now)
 	if len(st.news) > 0 {
-		s.learn(p, st.news, now)
+		s.learn(p, in, st.news, now)
 		st.news = st.news[:0]
 	}
 	switch {
 	case whole >= 0:
-		ports[whole].deliver(frames)
+		ports[whole].deliver(frames, in, st.tagged)
 	case whole == toAll, whole == toLearners:
 		for _, q := range ports {
 			if p.floods(q, whole) {
-				q.deliver(frames)
+				q.deliver(frames, in, st.tagged)
 			}
 		}
 	case whole == toNone:
 	default:
-		p.scatter(st, ports, frames)
+		p.scatter(st, in, ports, frames)
 	}
 	p.count.add(&st.counts)
 	st.counts = tally{}
@@ -77,17 +80,17 @@ func (p *Port) WriteFrames(frames []nic.Frame) {
 }
 
 // floods reports whether a frame from p with a destination of toAll or toLearners
-// goes to q. q may be nil.
+// goes to q, if that is in its VLAN. q may be nil.
 func (p *Port) floods(q *Port, to int32) bool {
 	return q != nil && q != p && (to == toAll || q.mac.IsZero())
 }
 
 // sort decides where each frame goes. It returns the ports of that instant and the
 // destination that all frames share, or mixed.
-func (p *Port) sort(st *staging, frames []nic.Frame, now int64) (ports []*Port, whole int32) {
+func (p *Port) sort(st *staging, in *VLAN, frames []nic.Frame, now int64) (ports []*Port, whole int32) {
 	s := p.sw
-	st.dst = st.dst[:0]
-	var lastSrc, lastDst nic.MAC // zero is no valid source, and never looked up
+	st.dst, st.tagged = st.dst[:0], false
+	var lastSrc, lastDst address // zero is no valid source, and never looked up
 	var srcForged bool
 	var to int32 = toNone
 	s.mu.RLock()
@@ -100,7 +103,13 @@ func (p *Port) sort(st *staging, frames []nic.Frame, now int64) (ports []*Port, 
 			st.dst = append(st.dst, toNone)
 			continue
 		}
-		if src := f.Src(); src != lastSrc {
+		id, tagged, ok := in.of(f.Head)
+		if !ok {
+			st.counts.dropped[DropVLAN]++
+			st.dst = append(st.dst, toNone)
+			continue
+		}
+		if src := (address{f.Src(), id}); src != lastSrc {
 			forged, news := s.hear(p, src, now)
 			if news && len(st.news) < maxNews {
 				st.news = append(st.news, src)
@@ -112,7 +121,8 @@ func (p *Port) sort(st *staging, frames []nic.Frame, now int64) (ports []*Port, 
 			st.dst = append(st.dst, toNone)
 			continue
 		}
-		if dst := f.Dst(); dst != lastDst {
+		st.tagged = st.tagged || tagged
+		if dst := (address{f.Dst(), id}); dst != lastDst {
 			to, lastDst = s.route(dst, now), dst
 		}
 		st.counts.frames++
@@ -143,7 +153,7 @@ func malformed(f *nic.Frame, n int) (Drop, bool) {
 	switch {
 	case len(f.Head) < nic.MinFrame:
 		return DropRunt, false
-	case n > nic.MaxFrame:
+	case n > nic.MaxFrame+nic.TagLen:
 		return DropLong, false
 	}
 	if src := f.Src(); src.Multicast() || src.IsZero() {
@@ -153,9 +163,12 @@ func malformed(f *nic.Frame, n int) (Drop, bool) {
 }
 
 // route returns where a destination address is. The caller holds the lock.
-func (s *Switch) route(dst nic.MAC, now int64) int32 {
-	if dst.Multicast() {
+func (s *Switch) route(dst address, now int64) int32 {
+	if dst.mac.Multicast() {
 		return toAll
+	}
+	if q := s.fixed[dst.mac]; q != nil && q.vlan.Load().member(dst.vlan) {
+		return int32(q.slot)
 	}
 	st := s.stations[dst]
 	if st == nil || s.expired(st, now) {
@@ -166,7 +179,7 @@ func (s *Switch) route(dst nic.MAC, now int64) int32 {
 
 // scatter delivers a batch with several destinations: each port gets one batch, in
 // the order of the frames.
-func (p *Port) scatter(st *staging, ports []*Port, frames []nic.Frame) {
+func (p *Port) scatter(st *staging, in *VLAN, ports []*Port, frames []nic.Frame) {
 	for len(st.lists) < len(ports) {
 		st.lists = append(st.lists, nil)
 	}
@@ -188,24 +201,24 @@ func (p *Port) scatter(st *staging, ports []*Port, frames []nic.Frame) {
 		if len(list) == 0 {
 			continue
 		}
-		q.deliver(list)
+		q.deliver(list, in, st.tagged)
 		clear(list) // the pool must not keep anyone's memory alive
 		st.lists[slot] = list[:0]
 	}
 }
 
-// deliver hands a batch to what is behind the port.
-func (p *Port) deliver(frames []nic.Frame) {
-	if p.closed.Load() {
-		return
-	}
-	var n uint64
-	for i := range frames {
-		n += uint64(frames[i].Len())
-	}
-	p.count.outFrames.Add(uint64(len(frames)))
-	p.count.outBytes.Add(n)
-	p.out.WriteFrames(frames)
+// SetVLAN changes the VLANs of the port. The stations that were learned on it are
+// forgotten, for they may be in others now.
+func (p *Port) SetVLAN(v VLAN) {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	p.setVLAN(v)
+}
+
+// setVLAN is SetVLAN with the lock held.
+func (p *Port) setVLAN(v VLAN) {
+	p.vlan.Store(&v)
+	p.sw.forgetAll(func(_ address, st *station) bool { return st.port == p })
 }
 
 // Close takes the port off the switch. Batches that others are delivering at that

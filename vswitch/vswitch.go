@@ -11,7 +11,8 @@
 // Ports may be hostile: the table of stations is bounded, in all and for each
 // port, group and zero source addresses are refused, and a port's fixed address
 // can't be taken over by another port. The rules are those of a transparent bridge
-// (IEEE 802.1Q, "Learning" and "Forwarding") without spanning tree and VLANs.
+// (IEEE 802.1Q, "Learning" and "Forwarding") without spanning tree; which VLANs a port is in,
+// and with what tags, is its [VLAN].
 package vswitch
 
 import (
@@ -59,12 +60,13 @@ type Switch struct {
 	start time.Time
 
 	mu       sync.RWMutex
-	ports    []*Port // by slot, nil where free; replaced when it changes, never written to
-	stations map[nic.MAC]*station
-	learned  int   // stations that are not fixed
-	swept    int64 // when expired stations were last looked for
+	ports    []*Port              // by slot, nil where free; replaced when it changes, never written to
+	fixed    map[nic.MAC]*Port    // by their own address: not learned, never forgotten, in all their VLANs
+	stations map[address]*station // that were learned
+	swept    int64                // when expired stations were last looked for
 
-	staging sync.Pool // of *staging
+	staging  sync.Pool // of *staging
+	retagged sync.Pool // of *retagging
 }
 
 // New returns a switch without ports.
@@ -81,8 +83,9 @@ func New(cfg Config) *Switch {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Switch{cfg: cfg, start: cfg.Now(), stations: map[nic.MAC]*station{}}
+	s := &Switch{cfg: cfg, start: cfg.Now(), fixed: map[nic.MAC]*Port{}, stations: map[address]*station{}}
 	s.staging.New = func() any { return new(staging) }
+	s.retagged.New = func() any { return new(retagging) }
 	return s
 }
 
@@ -93,6 +96,8 @@ type PortOptions struct {
 	// are not learned there, and frames for unknown stations don't go there.
 	// Zero: the port learns.
 	MAC nic.MAC
+	// VLAN says which frames the port exchanges with the switch; see [Port.SetVLAN].
+	VLAN VLAN
 }
 
 // Connect adds a port. Frames for the port go to out, completed and cut unless it is a
@@ -113,14 +118,13 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 		return nil, fmt.Errorf("connect port %s: %w (%d ports)", name, ErrFull, MaxPorts)
 	}
 	p := &Port{sw: s, name: name, mac: opt.MAC, out: offload.NewSink(out), slot: slot}
+	p.vlan.Store(&opt.VLAN)
 	if !opt.MAC.IsZero() {
-		if st := s.stations[opt.MAC]; st != nil {
-			if st.fixed {
-				return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, st.port.name)
-			}
-			s.forget(opt.MAC, st)
+		if q := s.fixed[opt.MAC]; q != nil {
+			return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, q.name)
 		}
-		s.stations[opt.MAC] = &station{port: p, fixed: true}
+		s.forgetAll(func(a address, _ *station) bool { return a.mac == opt.MAC })
+		s.fixed[opt.MAC] = p
 	}
 	ports := slices.Clone(s.ports)
 	if slot == len(ports) {
@@ -132,6 +136,20 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 	return p, nil
 }
 
+// SetVLAN changes the VLANs of all ports of a name; see [Port.SetVLAN]. It returns whether there
+// are any.
+func (s *Switch) SetVLAN(name string, v VLAN) (found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.ports {
+		if p != nil && p.name == name {
+			p.setVLAN(v)
+			found = true
+		}
+	}
+	return found
+}
+
 // disconnect takes the port and its stations away.
 func (s *Switch) disconnect(p *Port) {
 	s.mu.Lock()
@@ -139,11 +157,8 @@ func (s *Switch) disconnect(p *Port) {
 	if p.slot >= len(s.ports) || s.ports[p.slot] != p {
 		return
 	}
-	for mac, st := range s.stations {
-		if st.port == p {
-			s.forget(mac, st)
-		}
-	}
+	delete(s.fixed, p.mac)
+	s.forgetAll(func(_ address, st *station) bool { return st.port == p })
 	ports := slices.Clone(s.ports)
 	ports[p.slot] = nil
 	s.ports = ports

@@ -159,7 +159,7 @@ func TestAgeing(t *testing.T) {
 	learn() // heard again: lives on
 	clk.advance(9 * time.Second)
 	probe("refreshed", "x", "", "")
-	if got := s.Ports()[0].Stations; len(got) != 1 || got[0] != (Station{mac(1), 9 * time.Second}) {
+	if got := s.Ports()[0].Stations; len(got) != 1 || got[0] != (Station{MAC: mac(1), Age: 9 * time.Second}) {
 		t.Errorf("stations: %+v", got)
 	}
 	clk.advance(time.Second)
@@ -204,8 +204,8 @@ func TestBounds(t *testing.T) {
 	if n := len(s.Ports()[2].Stations); n != 1 {
 		t.Errorf("after ageing port 2 has %d stations, want the new one", n)
 	}
-	if s.learned != 1 {
-		t.Errorf("table holds %d, want 1", s.learned)
+	if len(s.stations) != 1 {
+		t.Errorf("table holds %d, want 1", len(s.stations))
 	}
 }
 

@@ -119,6 +119,9 @@ func understood(t *testing.T, args []string) error {
 		host, guest = cli.Run.hostFlags, cli.Run.guestFlags
 	case "host serve":
 		host = cli.Host.Serve.hostFlags
+		if _, err := cli.Host.Serve.vlans(); err != nil {
+			return err
+		}
 	case "up <path>":
 		guest = cli.Up.guestFlags
 	case "ethtool <args>":

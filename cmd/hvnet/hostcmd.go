@@ -28,6 +28,7 @@ type hostServeCmd struct {
 	Listen string `required:"" placeholder:"PATH" help:"Socket to make, on which guests attach."`
 	hostFlags
 	impairFlags
+	vlanFlags
 	ivshmemFlags
 	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
 	watchFlags
@@ -44,6 +45,10 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	vlans, err := c.vlans()
+	if err != nil {
+		return err
+	}
 	plan, err := c.plan(log)
 	if err != nil {
 		return err
@@ -52,7 +57,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log}
+	cfg := host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log}
 	ctx, verdict, err := c.begin(ctx, s.out)
 	if err != nil {
 		return err
@@ -75,6 +80,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
 		"ports":   func(context.Context, []byte) (any, error) { return h.Ports(), nil },
 		"link":    linkHandler(h),
+		"vlan":    vlanHandler(h),
 		"rescind": onPort(h.Rescind),
 		"offer":   onPort(h.Offer),
 	})
@@ -105,6 +111,7 @@ type hostCtlPath struct {
 	Path    string         `arg:"" help:"Socket of the host."`
 	Ports   hostPortsCmd   `cmd:"" help:"List the ports of the switch."`
 	Link    hostLinkCmd    `cmd:"" help:"Change the link of a guest's port: up, down, to another network, or to another speed."`
+	VLAN    hostVLANCmd    `cmd:"" name:"vlan" help:"Change the VLANs of a port."`
 	Rescind hostRescindCmd `cmd:"" help:"Take the NIC of a port away from its guest."`
 	Capture hostCaptureCmd `cmd:"" help:"Write the frames of a port to a file that Wireshark opens."`
 	Offer   hostOfferCmd   `cmd:"" help:"Give the NIC of a port back to its guest."`
@@ -175,7 +182,7 @@ func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
 // printPorts prints a table of ports.
 func printPorts(w io.Writer, ports []host.PortInfo) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PORT\tADDRESS\tSTATE\tVMBUS\tNVSP\tCHANNELS\tIN\tOUT\tDROPPED")
+	fmt.Fprintln(t, "PORT\tADDRESS\tSTATE\tVMBUS\tNVSP\tCHANNELS\tVLAN\tIN\tOUT\tDROPPED")
 	for _, p := range ports {
 		state, bus, nvsp, channels := "connected", "-", "-", "-"
 		if g := p.Guest; g != nil {
@@ -197,7 +204,7 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 		if len(drops) == 0 {
 			drops = []string{"0"}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Switch.Name, p.Address(), state, bus, nvsp, channels,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Switch.Name, p.Address(), state, bus, nvsp, channels, p.Switch.VLAN,
 			p.Switch.InFrames, p.Switch.OutFrames, strings.Join(drops, ", "))
 	}
 	if err := t.Flush(); err != nil {

@@ -20,6 +20,7 @@ import (
 type runCmd struct {
 	hostFlags
 	impairFlags
+	vlanFlags
 	guestFlags
 	logFlags
 	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"What to run inside; default: a shell. It finds HVNET_IFACE, HVNET_ADDR, HVNET_GATEWAY and HVNET_GATEWAY6 in its environment."`
@@ -29,6 +30,10 @@ type runCmd struct {
 func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	log := c.logger()
 	bad, err := c.badLines()
+	if err != nil {
+		return err
+	}
+	vlans, err := c.vlans()
 	if err != nil {
 		return err
 	}
@@ -62,7 +67,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log})
 	defer closeIn(&err, h.Close)
 	bad.impair(h)
 	if err := plan.connect(h); err != nil {

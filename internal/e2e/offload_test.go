@@ -197,14 +197,18 @@ func TestOffloadFromGuest(t *testing.T) {
 var driverOther = nic.MAC{0x00, 0x15, 0x5d, 9, 9, 9}
 
 // whole returns in how many frames a sample goes to a host, 0 if it is cut by the
-// driver: hosts cut TCP without a tag over the versions of IP that they have, what
-// is not too long, and never UDP.
+// driver: hosts cut TCP over the versions of IP that they have, what is not too long
+// without its tag, and never UDP.
 func (s *sample) whole(v nvsp.Version) int {
 	o := s.frame.Offload
-	if o.Segment == nic.SegmentNone || s.shape.UDP || s.shape.Tag || s.shape.V6 && v < nvsp.V4 {
+	if o.Segment == nic.SegmentNone || s.shape.UDP || s.shape.V6 && v < nvsp.V4 {
 		return 0
 	}
-	if s.frame.Len() > 62780 {
+	longest := 62780
+	if s.shape.Tag {
+		longest += nic.TagLen
+	}
+	if s.frame.Len() > longest {
 		return 2
 	}
 	return 1

@@ -35,14 +35,24 @@ func TestOffloads(t *testing.T) {
 	if err := r.host.AddTAP(tap.Config{Name: "tap0", Offloads: tap.Offloads}); err != nil {
 		t.Fatal(err)
 	}
+	r.up(t)
+	r.ping(t)
+	r.exchange(t, true)
+	r.content(t)
+	r.Stop(t)
+}
+
+// exchange sends data by TCP between Linux and this machine's kernel, which gets an address
+// on the interface tap0: both ways it arrives as it was, most frames are of many segments, those
+// for Linux if it coalesces, and Linux finds no checksum wrong.
+func (r *rig) exchange(t *testing.T, coalesces bool) {
+	t.Helper()
 	const here = "198.18.0.3"
 	for _, args := range []string{"addr add " + here + "/24 dev tap0", "link set tap0 up"} {
 		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
 		}
 	}
-	r.up(t)
-	r.ping(t)
 	l, err := net.Listen("tcp", here+":5000")
 	if err != nil {
 		t.Fatal(err)
@@ -95,14 +105,12 @@ func TestOffloads(t *testing.T) {
 		t.Errorf("to Linux: %v, sum %s, want %s", err, sum, want)
 	}
 	after = r.port(t).Guest.Stats
-	if frames, bytes := after.RxFrames-before.RxFrames, after.RxBytes-before.RxBytes; bytes < 3000*frames {
+	if frames, bytes := after.RxFrames-before.RxFrames, after.RxBytes-before.RxBytes; coalesces && bytes < 3000*frames {
 		t.Errorf("Linux got %d bytes in %d frames", bytes, frames)
 	}
 	if n := inCsumErrors(r.Run(t, "cat /proc/net/snmp"), "Tcp:"); n != "0" {
 		t.Errorf("Linux counts %s wrong checksums", n)
 	}
-	r.content(t)
-	r.Stop(t)
 }
 
 // inCsumErrors finds the count in /proc/net/snmp, which has a line of names and then
