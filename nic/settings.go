@@ -46,3 +46,11 @@ type LinkState struct {
 	Up   bool
 	Mbps uint32 // 0: unknown
 }
+
+// A Place is where a channel interrupts its guest.
+type Place struct {
+	Channel int    // index, 0 for the primary
+	Relid   uint32 // child relative id, by which the bus knows it
+	VP      int    // virtual processor
+	Node    int    // the processor's NUMA node
+}
