@@ -86,6 +86,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		methodSetRSS: setting(show, d.SetRSS),
 	}
 	serveSuspend(handlers, d)
+	servePlacement(handlers, d)
 	var s *Server
 	var err error
 	// Twice, because the last server of the namespace removes the directory, and

@@ -50,15 +50,16 @@ func (e exitError) Error() string {
 
 // commands is the command line.
 type commands struct {
-	Demo    demoCmd          `cmd:"" help:"The tour: a host, two guests, real traffic. It needs no rights and ends by itself."`
-	Run     runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
-	Host    hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
-	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
-	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
-	Suspend suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
-	Resume  resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
-	Station stationCmd       `cmd:"" hidden:""`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Demo     demoCmd          `cmd:"" help:"The tour: a host, two guests, real traffic. It needs no rights and ends by itself."`
+	Run      runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
+	Host     hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
+	Up       upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
+	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
+	Channels channelsCmd      `cmd:"" help:"Which virtual processor the host interrupts for each channel of an interface."`
+	Suspend  suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
+	Resume   resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
+	Station  stationCmd       `cmd:"" hidden:""`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
 }
 
 func main() {

@@ -92,6 +92,8 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
                               interface here, until Ctrl-C.
   hvnet ethtool ...           ethtool's own command line, for interfaces that
                               run or up made.
+  hvnet channels [IF]         Which virtual processor each channel of such an
+                              interface interrupts; --move changes it.
   hvnet suspend [IF]          Put such an interface's NIC to sleep; hvnet resume
                               wakes it with the settings that it had.
   hvnet --version             The version.
@@ -109,6 +111,7 @@ var usages = map[string]string{
 	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
 	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
 	"up":                      "hvnet up PATH [flags]",
+	"channels":                "hvnet channels [IF] [--move CHANNEL:VP ...]",
 	"suspend":                 "hvnet suspend [IF]",
 	"resume":                  "hvnet resume [IF]",
 }

@@ -61,7 +61,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 export LGV_SOCK=${sock:-$run/ivshmem.sock} LGV_RAM=${ramfile:-$run/ram}
-export LGV_RAM_BYTES=$((mib << 20)) LGV_VPS=$cpus
+export LGV_RAM_BYTES=$((mib << 20)) LGV_VPS=${LGV_VPS:-$cpus}
 truncate -s "$LGV_RAM_BYTES" "$LGV_RAM"
 if [ -z "$host" ]; then
 	(cd "$here/../.." && CGO_ENABLED=0 go build -o "$run/hvnet" ./cmd/hvnet) || exit 2
