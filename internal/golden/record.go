@@ -46,12 +46,14 @@ func Record(ctx context.Context, root string, of Subject) (Recording, error) {
 	}
 	boot := exec.CommandContext(ctx, filepath.Join(root, "peers/linux-guest/run.sh"), "-q", "-t", "600", "-m", "1024",
 		"-c", fmt.Sprint(max(2, of.CPUs())), "-d", "vmbus", "-O", "--profile "+of.Profile, "-f", program+":/golden")
-	if of.CPUs() == 1 {
-		boot.Args = append(boot.Args, "-a", "maxcpus=1 noreplace-smp")
+	boot.Env = os.Environ()
+	if of.CPUs() == 1 { // QEMU has to have two, and nobody knows of the second
+		boot.Args = append(boot.Args, "-a", "nr_cpus=1 noreplace-smp")
+		boot.Env = append(boot.Env, "LGV_VPS=1")
 	}
 	if of.CPUs() > 8 {
 		// With a thread for each of them they all wait for each other.
-		boot.Env = append(os.Environ(), "LGV_ACCEL=tcg,thread=single")
+		boot.Env = append(boot.Env, "LGV_ACCEL=tcg,thread=single")
 	}
 	boot.Args = append(boot.Args, "--", fmt.Sprint("dmesg -n 1; /golden ", of.Channels))
 	boot.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

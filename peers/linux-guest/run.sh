@@ -23,7 +23,9 @@
 #
 # Without -H the host is this project's own, built with Go: the guest's NIC is on
 # its switch, with a gateway at 198.18.0.1.  Any host process gets LGV_SOCK, LGV_RAM,
-# LGV_RAM_BYTES and LGV_VPS in its environment.  Exit status: the command's, 124 at the time limit, 125 if the
+# LGV_RAM_BYTES and LGV_VPS in its environment; the last is -c, or what the caller has
+# set, such as 1 for a guest with -a "nr_cpus=1 noreplace-smp".  Exit status: the
+# command's, 124 at the time limit, 125 if the
 # guest ended without reporting one.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
