@@ -196,18 +196,6 @@ func (h *fakeHost) Unshare(ctx context.Context, id uint32) error {
 	return nil
 }
 
-// Node implements channel.Device: two nodes, odd and even.
-func (h *fakeHost) Node(vp int) int { return vp % 2 }
-
-// Retarget implements channel.Device.
-func (h *fakeHost) Retarget(ctx context.Context, c *channel.Channel, vp int) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.event("retarget %d vp %d", c.Index, vp)
-	c.Move(vp)
-	return nil
-}
-
 func (h *fakeHost) Open(ctx context.Context, index, ringBytes int) (*channel.Channel, error) {
 	vp := index % h.vps
 	if h.onOpen != nil {

@@ -74,7 +74,6 @@ func (q *queue) run() {
 			retry.Reset(time.Millisecond)
 			again = retry.C
 		}
-		q.pin()
 		select {
 		case <-q.ch.Event():
 		case <-again:
@@ -117,6 +116,7 @@ const (
 // poll handles one batch of what the host has sent, and returns false if there was
 // nothing.
 func (q *queue) poll() bool {
+	q.pin()
 	q.begin()
 	packets := 0
 	if !q.overdue() {

@@ -236,6 +236,9 @@ func TestRetarget(t *testing.T) {
 		if dev.Retarget(ctx, c, 3) == nil {
 			t.Errorf("%v: moved to a VP that isn't there", v)
 		}
+		if want := 2; (c.VP() == want) != v.HasModifyChannel() {
+			t.Errorf("%v: on processor %d", v, c.VP())
+		}
 		exchange(t, c, 100)
 	}
 }

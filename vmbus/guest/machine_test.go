@@ -89,7 +89,11 @@ func (b *bench) open(relid uint32) (ring uint32) {
 	return ring
 }
 
-func (b *bench) rescind(relid uint32) { b.m.message(vmbus.RescindOffer{Relid: relid}.Append(nil)) }
+func (b *bench) rescind(relids ...uint32) {
+	for _, relid := range relids {
+		b.m.message(vmbus.RescindOffer{Relid: relid}.Append(nil))
+	}
+}
 
 func describe(t testing.TB, a action) string {
 	t.Helper()
