@@ -10,9 +10,9 @@ package guest
 //     next node is tried instead, until there have been as many tries as processors, or if
 //     the device has more channels than there are processors.
 //
-// A processor is free again when its last channel has gone. The rule has been the same
-// from Linux 5.15 on; since 6.0 processors that are isolated from interrupts count as if
-// they were not there, of which a guest of ours has none.
+// A processor is free again when its last channel has gone. Linux 6.1, 6.12 and 7.3 place
+// channels alike; for them processors that are isolated from interrupts are not there, of
+// which a guest of ours has none.
 type placement struct {
 	node  []int  // of each processor
 	nodes int    // how many there are
