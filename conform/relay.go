@@ -47,12 +47,12 @@ func newRelay(d *device, c *channel.Channel) (*relay, error) {
 	ring.Init(up)
 	ring.Init(down)
 	var err error
-	r.far, err = channel.New(channel.Params{Relid: c.Relid, Index: c.Index, VP: c.VP, Out: down, In: up,
+	r.far, err = channel.New(channel.Params{Relid: c.Relid, Index: c.Index, VP: c.VP(), Out: down, In: up,
 		Signal: func() { r.near.Wake() }})
 	if err != nil {
 		return nil, fmt.Errorf("watch channel %d: %w", c.Relid, err)
 	}
-	r.near, err = channel.New(channel.Params{Relid: c.Relid, Index: c.Index, VP: c.VP, Out: up, In: down,
+	r.near, err = channel.New(channel.Params{Relid: c.Relid, Index: c.Index, VP: c.VP(), Out: up, In: down,
 		Signal: func() { r.far.Wake() }})
 	if err != nil {
 		return nil, fmt.Errorf("watch channel %d: %w", c.Relid, err)

@@ -108,6 +108,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 		methodSetFeatures: setting(show, d.SetFeatures),
 	}
 	serveSuspend(handlers, d)
+	servePlacement(handlers, d)
 	var s *Server
 	var err error
 	// Twice, because the last server of the namespace removes the directory, and

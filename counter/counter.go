@@ -100,9 +100,9 @@ func (s *Set) Load(id ID) uint64 { return s.v[id].Load() }
 // Any goroutine may add, once for a batch. No other channel's counters are on the
 // same cache lines.
 type Queue struct {
-	// CPU is the processor that the channel is bound to. Its traffic is shown
+	// CPU is the processor that the channel is bound to now. Its traffic is shown
 	// for that one too.
-	CPU int
+	CPU atomic.Int32
 
 	_ [line]byte
 	v [numQueueIDs]atomic.Uint64

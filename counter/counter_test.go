@@ -85,8 +85,9 @@ func TestStats(t *testing.T) {
 		s.Add(id, uint64(id))
 		s.Add(id, 1)
 	}
-	queues := []*Queue{{CPU: 1}, {CPU: 1}} // none on processor 0
+	queues := []*Queue{new(Queue), new(Queue)}
 	for i, q := range queues {
+		q.CPU.Store(1) // none on processor 0
 		for id := range QueueID(numQueueIDs) {
 			q.Add(id, uint64(id))
 			q.Add(id, uint64(100*(i+1)+1))

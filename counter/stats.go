@@ -29,7 +29,7 @@ func Stats(s *Set, queues []*Queue, cpus int) []nic.Stat {
 	for cpu := range cpus {
 		var v [len(cpuDefs)]uint64
 		for _, q := range queues {
-			if q.CPU == cpu {
+			if int(q.CPU.Load()) == cpu {
 				for i, id := range [...]QueueID{RxPackets, RxBytes, TxPackets, TxBytes} {
 					v[i] += q.Load(id)
 				}

@@ -33,6 +33,8 @@ type Config struct {
 	Name   string  // of its port; empty: the host chooses
 	MAC    nic.MAC // zero: the host chooses
 	VPs    int     // virtual processors, for Dial; 0: DefaultVPs
+	Nodes  int     // NUMA nodes that they are divided over, in equal runs; 0: 1
+	Pin    bool    // see netvsc.Config
 	Queues int     // channels at first; 0: min(8, VPs)
 	MTU    int     // 0: 1500
 	Log    *slog.Logger
@@ -149,13 +151,13 @@ func Start(ctx context.Context, p hv.Partition, cfg Config) (*Guest, error) {
 
 // start opens the NIC that the host on the other side of p offers.
 func (g *Guest) start(ctx context.Context, p hv.Partition) error {
-	at, err := connect(ctx, p, g.cfg.Log)
+	at, err := connect(ctx, p, g.cfg)
 	if err != nil {
 		return err
 	}
 	soon, done := bounded(ctx, p)
 	defer done()
-	g.NIC, err = netvsc.Open(soon, at.dev, netvsc.Config{Queues: g.cfg.Queues, MTU: g.cfg.MTU, Log: g.cfg.Log})
+	g.NIC, err = netvsc.Open(soon, at.dev, netvsc.Config{Queues: g.cfg.Queues, MTU: g.cfg.MTU, Pin: g.cfg.Pin, Log: g.cfg.Log})
 	if err != nil {
 		return errors.Join(err, at.close())
 	}

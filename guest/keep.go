@@ -3,7 +3,6 @@ package guest
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"hvnet/hv"
@@ -28,9 +27,9 @@ type attachment struct {
 
 // connect joins the bus of the host on the other side of p, which it owns, and takes
 // the NIC there.
-func connect(ctx context.Context, p hv.Partition, log *slog.Logger) (*attachment, error) {
+func connect(ctx context.Context, p hv.Partition, cfg Config) (*attachment, error) {
 	soon, done := bounded(ctx, p)
-	bus, err := vmbusguest.Connect(soon, p, vmbusguest.Config{Log: log})
+	bus, err := vmbusguest.Connect(soon, p, vmbusguest.Config{Nodes: cfg.Nodes, Log: cfg.Log})
 	done()
 	if err != nil {
 		return nil, err
@@ -252,7 +251,7 @@ func (g *Guest) attempt() (*attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := connect(g.ctx, p, g.cfg.Log)
+	at, err := connect(g.ctx, p, g.cfg)
 	if err != nil {
 		return nil, err
 	}

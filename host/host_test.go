@@ -190,7 +190,7 @@ func TestCloseWithoutHelp(t *testing.T) {
 				closed := 0
 				h.OnClose(func() { closed++ })
 				v := visit(t, h, host.PortConfig{})
-				if _, err := v.dev.Open(t.Context(), 0, 0, 2*hv.PageSize); err != nil { // and keeps it
+				if _, err := v.dev.Open(t.Context(), 0, 2*hv.PageSize); err != nil { // and keeps it
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), x.own)

@@ -72,7 +72,7 @@ func (s *session) openPrimary(ctx context.Context) error {
 func (s *session) openQueue(ctx context.Context, index int) error {
 	ctx, cancel := s.n.bound(ctx)
 	defer cancel()
-	ch, err := s.dev.Open(ctx, index, index%s.dev.VPs(), s.n.ringBytes)
+	ch, err := s.dev.Open(ctx, index, s.n.ringBytes)
 	if err != nil {
 		return fmt.Errorf("open channel %d: %w", index, err)
 	}

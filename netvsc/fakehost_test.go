@@ -198,7 +198,8 @@ func (h *fakeHost) Unshare(ctx context.Context, id uint32) error {
 	return nil
 }
 
-func (h *fakeHost) Open(ctx context.Context, index, vp, ringBytes int) (*channel.Channel, error) {
+func (h *fakeHost) Open(ctx context.Context, index, ringBytes int) (*channel.Channel, error) {
+	vp := index % h.vps
 	if h.onOpen != nil {
 		if err := h.onOpen(index); err != nil {
 			return nil, err

@@ -58,6 +58,9 @@ type Config struct {
 	// Timeout bounds each wait for the host, besides the caller's context; 0
 	// for 10 seconds.
 	Timeout time.Duration
+	// Pin keeps each channel's goroutine, with a thread of its own, on the processor of
+	// the machine that stands for the channel's virtual one, see hv.Pin.
+	Pin bool
 	// Log is told of what happens to the device; nil for no log.
 	Log *slog.Logger
 }
@@ -85,6 +88,7 @@ type NIC struct {
 	log       *slog.Logger
 	timeout   time.Duration
 	ringBytes int
+	pinned    bool // queues to processors
 
 	// owner is held, as its one value, by whoever changes settings. It guards
 	// the fields below it.
@@ -131,7 +135,7 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 		return nil, err
 	}
 	n := &NIC{
-		dev: dev, log: cfg.Log, timeout: cfg.Timeout, ringBytes: cfg.RingBytes,
+		dev: dev, log: cfg.Log, timeout: cfg.Timeout, ringBytes: cfg.RingBytes, pinned: cfg.Pin,
 		owner: make(chan struct{}, 1), want: want,
 		pumps: map[*pump]struct{}{}, done: make(chan struct{}), lost: make(chan error, 1),
 	}

@@ -41,6 +41,7 @@ type queue struct {
 
 	receiver
 
+	at      int // processor that the goroutine is pinned to, -1 for none
 	budget  int // how long to linger, see linger
 	closing chan struct{}
 	ended   chan struct{}
@@ -53,8 +54,8 @@ type queue struct {
 }
 
 func newQueue(s *session, ch *channel.Channel, index int) *queue {
-	q := &queue{s: s, ch: ch, index: index, closing: make(chan struct{}), ended: make(chan struct{}),
-		count: &counter.Queue{CPU: ch.VP}}
+	q := &queue{s: s, ch: ch, index: index, at: -1, closing: make(chan struct{}), ended: make(chan struct{}), count: new(counter.Queue)}
+	q.count.CPU.Store(int32(ch.VP()))
 	q.receiver.init()
 	return q
 }
@@ -116,6 +117,7 @@ const (
 // poll handles one batch of what the host has sent, and returns false if there was
 // nothing.
 func (q *queue) poll() bool {
+	q.pin()
 	q.begin()
 	packets := 0
 	if !q.overdue() {

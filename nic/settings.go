@@ -70,3 +70,11 @@ type LinkSettings struct {
 // Registers is what `ethtool -d` shows of the NIC: the host's table for sending, which has
 // the channel of each value of a flow hash modulo 16.
 type Registers [16]uint32
+
+// A Place is where a channel interrupts its guest.
+type Place struct {
+	Channel int    // index, 0 for the primary
+	Relid   uint32 // child relative id, by which the bus knows it
+	VP      int    // virtual processor
+	Node    int    // the processor's NUMA node
+}

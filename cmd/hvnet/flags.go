@@ -131,6 +131,8 @@ func (f *hostFlags) uplinks() (taps []string, err error) {
 type guestFlags struct {
 	MAC    string   `name:"mac" placeholder:"MAC" help:"The NIC's address; default: one that belongs to the port's name."`
 	VCPUs  *int     `name:"vcpus" placeholder:"N" help:"Virtual processors, 1 to 64; default: the machine's, but at least 4."`
+	NUMA   *int     `name:"numa" placeholder:"N" help:"NUMA nodes that the virtual processors are divided over, 1 by default: channels take turns on them."`
+	Pin    bool     `help:"Keep what is received on a channel on the processor of the machine that stands for the channel's virtual one."`
 	Queues *int     `placeholder:"N" help:"Channels at first; default: 8, but at most one for each virtual processor. 'hvnet ethtool -L' changes them."`
 	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
 	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
@@ -148,6 +150,12 @@ func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error)
 	if f.VCPUs != nil {
 		if cfg.VPs = *f.VCPUs; cfg.VPs < 1 || cfg.VPs > hv.MaxVPs {
 			return cfg, usagef("--vcpus %d: want 1 to %d", cfg.VPs, hv.MaxVPs)
+		}
+	}
+	cfg.Pin = f.Pin
+	if f.NUMA != nil {
+		if cfg.Nodes = *f.NUMA; cfg.Nodes < 1 || cfg.Nodes > cfg.VPs {
+			return cfg, usagef("--numa %d: want 1 to %d, the number of virtual processors", cfg.Nodes, cfg.VPs)
 		}
 	}
 	if f.Queues != nil {

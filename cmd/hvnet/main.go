@@ -51,19 +51,20 @@ func (e exitError) Error() string {
 
 // commands is the command line.
 type commands struct {
-	Demo    demoCmd          `cmd:"" help:"The tour: a host, two guests, real traffic. It needs no rights and ends by itself."`
-	Run     runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
-	Host    hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
-	Up      upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
-	Ethtool ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
-	Explain explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
-	Exec    execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`
-	Capture captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
-	Top     topCmd           `cmd:"" help:"Show the rates of an interface's channels, what they are spread by and what is lost, until q is pressed."`
-	Suspend suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
-	Resume  resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
-	Station stationCmd       `cmd:"" hidden:""`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Demo     demoCmd          `cmd:"" help:"The tour: a host, two guests, real traffic. It needs no rights and ends by itself."`
+	Run      runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
+	Host     hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
+	Up       upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
+	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
+	Explain  explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
+	Exec     execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`
+	Capture  captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
+	Top      topCmd           `cmd:"" help:"Show the rates of an interface's channels, what they are spread by and what is lost, until q is pressed."`
+	Channels channelsCmd      `cmd:"" help:"Which virtual processor the host interrupts for each channel of an interface."`
+	Suspend  suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
+	Resume   resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`
+	Station  stationCmd       `cmd:"" hidden:""`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
 }
 
 func main() {

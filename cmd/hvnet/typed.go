@@ -92,10 +92,17 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
                               interface here, until Ctrl-C.
   hvnet ethtool ...           ethtool's own command line, for interfaces that
                               run or up made.
+  hvnet channels [IF]         Which virtual processor each channel of such an
+                              interface interrupts; --move changes it.
   hvnet suspend [IF]          Put such an interface's NIC to sleep; hvnet resume
                               wakes it with the settings that it had.
   hvnet explain [NAME]        What a counter or a feature is that ethtool shows,
                               and what to do about it.
+  hvnet exec -- CMD           CMD, such as the real ethtool, with its questions
+                              about such interfaces answered by their drivers.
+  hvnet capture [flags]       The frames of such an interface in a file for
+                              Wireshark.
+  hvnet top [IF]              Rates of its channels, and what is lost.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
@@ -112,6 +119,7 @@ var usages = map[string]string{
 	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
 	"up":                      "hvnet up PATH [flags]",
 	"explain":                 "hvnet explain [COUNTER|FEATURE]",
+	"channels":                "hvnet channels [IF] [--move CHANNEL:VP ...]",
 	"suspend":                 "hvnet suspend [IF]",
 	"resume":                  "hvnet resume [IF]",
 }

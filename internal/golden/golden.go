@@ -8,11 +8,14 @@
 package golden
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"hvnet/netvsp/profile"
 )
 
 // A Path is one of the two ways on which ethtool speaks with the kernel.
@@ -25,8 +28,50 @@ const (
 	Netlink Path = "netlink"
 )
 
-// CPUs is how many processors the recorded guests have.
-const CPUs = 4
+// A Subject is a guest whose NIC is asked.
+type Subject struct {
+	Profile string // of its host
+	// Channels, unless 0, is how many the guest can have: one for each processor. It is
+	// asked ChannelCommands then; else it has four processors and is asked DeviceCommands.
+	Channels int
+}
+
+// Subjects returns all whose answers are kept: one on each profile, and one on the
+// default one for each number of channels.
+func Subjects() (list []Subject) {
+	for _, name := range profile.Names() {
+		list = append(list, Subject{Profile: name})
+	}
+	for _, n := range []int{1, 2, 4, 64} {
+		list = append(list, Subject{profile.Default, n})
+	}
+	return list
+}
+
+// String returns the name under which the answers are kept: that of the profile, or
+// channels-N.
+func (s Subject) String() string {
+	if s.Channels > 0 {
+		return fmt.Sprintf("channels-%d", s.Channels)
+	}
+	return s.Profile
+}
+
+// CPUs returns how many processors the guest has.
+func (s Subject) CPUs() int { return cmp.Or(s.Channels, 4) }
+
+// Commands returns the command lines about eth0, in the order in which they are run.
+func (s Subject) Commands() []string {
+	if s.Channels > 0 {
+		return ChannelCommands(s.Channels)
+	}
+	return DeviceCommands()
+}
+
+// Session returns the answers by one way to the kernel.
+func (s Subject) Session(path Path) (Session, error) { return load(s.file(path)) }
+
+func (s Subject) file(path Path) string { return s.String() + "." + string(path) }
 
 // A Text is one command and its answer.
 type Text struct {
@@ -49,6 +94,8 @@ var (
 	usageCommands string
 	//go:embed device.cmd
 	deviceCommands string
+	//go:embed channels.cmd
+	channelCommands string
 )
 
 // UsageCommands returns the command lines whose answer is the same for every device.
@@ -57,6 +104,12 @@ func UsageCommands() []string { return lines(usageCommands) }
 // DeviceCommands returns the command lines about eth0, in the order in which they are
 // run.
 func DeviceCommands() []string { return lines(deviceCommands) }
+
+// ChannelCommands returns the command lines about a NIC that can have n channels.
+func ChannelCommands(n int) []string {
+	number := func(i int) string { return strconv.Itoa(n + i) }
+	return lines(strings.NewReplacer("{n-1}", number(-1), "{n}", number(0), "{n+1}", number(1)).Replace(channelCommands))
+}
 
 func lines(text string) (commands []string) {
 	for l := range strings.Lines(text) {
@@ -71,7 +124,9 @@ func lines(text string) (commands []string) {
 func Usage() (Session, error) { return load("usage") }
 
 // Device returns the answers about eth0 on a host of a profile.
-func Device(profile string, path Path) (Session, error) { return load(profile + "." + string(path)) }
+func Device(profile string, path Path) (Session, error) {
+	return Subject{Profile: profile}.Session(path)
+}
 
 func load(name string) (Session, error) {
 	data, err := testdata.ReadFile("testdata/" + name + ".txt")

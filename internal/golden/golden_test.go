@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"hvnet/netvsp/profile"
 )
 
 func TestFormat(t *testing.T) {
@@ -86,7 +84,7 @@ func TestNormal(t *testing.T) {
 	}
 }
 
-// TestComplete: for each profile and way there is an answer to each command.
+// TestComplete: for each subject and way there is an answer to each command.
 func TestComplete(t *testing.T) {
 	check := func(what string, s Session, err error, want []string) {
 		if err != nil {
@@ -103,10 +101,10 @@ func TestComplete(t *testing.T) {
 	}
 	s, err := Usage()
 	check("usage", s, err, UsageCommands())
-	for _, name := range profile.Names() {
+	for _, of := range Subjects() {
 		for _, path := range []Path{Ioctl, Netlink} {
-			s, err := Device(name, path)
-			check(name+" by "+string(path), s, err, DeviceCommands())
+			s, err := of.Session(path)
+			check(of.String()+" by "+string(path), s, err, of.Commands())
 		}
 	}
 	if _, err := Device("ws2003", Ioctl); err == nil {

@@ -31,9 +31,8 @@ type Recording struct {
 	Complaints string
 }
 
-// Record boots Linux on a host of a profile and has the commands answered. root is the
-// module's folder.
-func Record(ctx context.Context, root, profile string) (Recording, error) {
+// Record boots Linux and has the commands answered. root is the module's folder.
+func Record(ctx context.Context, root string, of Subject) (Recording, error) {
 	dir, err := os.MkdirTemp("", "golden")
 	if err != nil {
 		return Recording{}, fmt.Errorf("record golden texts: %w", err)
@@ -45,8 +44,18 @@ func Record(ctx context.Context, root, profile string) (Recording, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return Recording{}, fmt.Errorf("record golden texts: %w\n%s", err, out)
 	}
-	boot := exec.CommandContext(ctx, filepath.Join(root, "peers/linux-guest/run.sh"), "-q", "-t", "600",
-		"-c", fmt.Sprint(CPUs), "-d", "vmbus", "-O", "--profile "+profile, "-f", program+":/golden", "--", "dmesg -n 1; /golden")
+	boot := exec.CommandContext(ctx, filepath.Join(root, "peers/linux-guest/run.sh"), "-q", "-t", "600", "-m", "1024",
+		"-c", fmt.Sprint(max(2, of.CPUs())), "-d", "vmbus", "-O", "--profile "+of.Profile, "-f", program+":/golden")
+	boot.Env = os.Environ()
+	if of.CPUs() == 1 { // QEMU has to have two, and nobody knows of the second
+		boot.Args = append(boot.Args, "-a", "nr_cpus=1 noreplace-smp")
+		boot.Env = append(boot.Env, "LGV_VPS=1")
+	}
+	if of.CPUs() > 8 {
+		// With a thread for each of them they all wait for each other.
+		boot.Env = append(boot.Env, "LGV_ACCEL=tcg,thread=single")
+	}
+	boot.Args = append(boot.Args, "--", fmt.Sprint("dmesg -n 1; /golden ", of.Channels))
 	boot.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	boot.Cancel = func() error { return boot.Process.Signal(syscall.SIGTERM) } // it has to end QEMU
 	boot.WaitDelay = 10 * time.Second
@@ -56,17 +65,17 @@ func Record(ctx context.Context, root, profile string) (Recording, error) {
 		if errors.As(err, &exit) {
 			err = fmt.Errorf("%w\n%s%s", err, out, exit.Stderr)
 		}
-		return Recording{}, fmt.Errorf("record golden texts of %s: %w", profile, err)
+		return Recording{}, fmt.Errorf("record golden texts of %s: %w", of, err)
 	}
-	r, err := collect(profile, out)
+	r, err := collect(of, out)
 	if err != nil {
-		return Recording{}, fmt.Errorf("record golden texts of %s: %w", profile, err)
+		return Recording{}, fmt.Errorf("record golden texts of %s: %w", of, err)
 	}
 	return r, nil
 }
 
 // collect makes sessions of what the program in the guest prints.
-func collect(profile string, out []byte) (Recording, error) {
+func collect(of Subject, out []byte) (Recording, error) {
 	r := Recording{Device: map[Path]Session{}}
 	var about Report
 	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
@@ -88,30 +97,30 @@ func collect(profile string, out []byte) (Recording, error) {
 			r.Device[line.Path] = d
 		}
 	}
-	if n, want := len(r.Usage.Texts), len(UsageCommands()); n != want {
+	if n, want := len(r.Usage.Texts), len(UsageCommands()); n != want && of.Channels == 0 {
 		return r, fmt.Errorf("%d answers of %d", n, want)
 	}
-	r.Usage.Head = head("What ethtool says without a device, generic netlink denied.", about)
+	r.Usage.Head = head("What ethtool says without a device, generic netlink denied.", of, about)
 	for _, path := range []Path{Ioctl, Netlink} {
 		d := r.Device[path]
-		if n, want := len(d.Texts), len(DeviceCommands()); n != want {
+		if n, want := len(d.Texts), len(of.Commands()); n != want {
 			return r, fmt.Errorf("%d answers of %d by %s", n, want, path)
 		}
 		how := map[Path]string{Ioctl: "with generic netlink denied: by ioctl", Netlink: "with generic netlink, as usual"}[path]
-		d.Head = head(fmt.Sprintf("What ethtool says of Linux's hv_netvsc on our host %s, %s.", profile, how), about)
+		d.Head = head(fmt.Sprintf("What ethtool says of Linux's hv_netvsc on our host %s, %s.", of.Profile, how), of, about)
 		r.Device[path] = d
 	}
 	return r, nil
 }
 
 // head is what stands above the texts.
-func head(what string, about Report) string {
+func head(what string, of Subject, about Report) string {
 	return strings.Join([]string{
 		what,
 		"",
 		"kernel:  " + about.Kernel,
 		about.Ethtool,
-		fmt.Sprintf("guest:   %d processors, in QEMU", CPUs),
+		fmt.Sprintf("guest:   %d processors, in QEMU", of.CPUs()),
 		"",
 		"Made by `make golden`; README.md says how to read it.",
 		"", "",

@@ -37,6 +37,7 @@ var Kernels = []string{"6.1", "6.12", "newest"}
 type Machine struct {
 	Kernel string   // one of Kernels; empty: 6.1
 	CPUs   int      // 0: 2. With 1, QEMU emulates two and Linux uses one.
+	Nodes  int      // NUMA nodes that they are divided over in equal runs; 0: 1
 	Load   string   // what is loaded at first, as run.sh's -d; empty: netvsc
 	Args   []string // more kernel arguments
 	Files  []string // SRC:DST, put into the guest
@@ -107,7 +108,7 @@ func Boot(t testing.TB, m Machine, socket, ram string) *Guest {
 	}
 	argv := []string{
 		"-i", "-H", "-", "-S", socket, "-R", ram, "-t", "3600",
-		"-k", cmp.Or(m.Kernel, "6.1"), "-c", strconv.Itoa(m.VPs()), "-d", load, "-a", m.args(),
+		"-k", cmp.Or(m.Kernel, "6.1"), "-c", strconv.Itoa(m.VPs()), "-n", strconv.Itoa(max(m.Nodes, 1)), "-d", load, "-a", m.args(),
 	}
 	for _, f := range m.Files {
 		argv = append(argv, "-f", f)

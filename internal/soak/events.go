@@ -26,6 +26,7 @@ type event struct {
 // here and nothing else.
 var events = []event{
 	{"channels", 5, anyone, (*world).changeChannels},
+	{"move", 2, anyone, (*world).moveChannel},
 	{"MTU", 3, anyone, (*world).changeMTU},
 	{"rings", 2, anyone, (*world).changeRings},
 	{"rescind and offer", 3, anyone, (*world).rescindAndOffer},
@@ -50,6 +51,12 @@ func rough(m *member) bool     { return m.number >= firstRough }
 func (w *world) changeChannels(ctx context.Context, m *member) (string, error) {
 	n := 1 + w.rand.IntN(vps)
 	return fmt.Sprint(n), w.ask(ctx, m, command{"channels", n})
+}
+
+// moveChannel has the host interrupt another processor for one of the guest's channels.
+func (w *world) moveChannel(ctx context.Context, m *member) (string, error) {
+	n := w.rand.IntN(vps * vps)
+	return fmt.Sprintf("one to processor %d", n%vps), w.ask(ctx, m, command{"move", n})
 }
 
 // changeMTU gives the guest another MTU, half of the time the usual one.

@@ -255,6 +255,8 @@ func (s *station) do(ctx context.Context, c command) error {
 		return nil
 	case "channels":
 		return s.g.NIC.SetChannels(ctx, c.N)
+	case "move":
+		return s.g.NIC.Move(ctx, c.N/vps%s.g.NIC.Channels().Combined, c.N%vps)
 	case "mtu":
 		return s.g.NIC.SetMTU(ctx, c.N)
 	case "rings":

@@ -10,7 +10,8 @@
 #     -R PATH      guest RAM file (default: in the run folder)
 #     -k KERNEL    6.1 (default), 6.12 or newest, as built by build.sh
 #     -c N         virtual CPUs (default 2, at least 2: see README)
-#     -m MIB       guest RAM (default 640)
+#     -n NODES     NUMA nodes that they are divided over (default 1; a divisor of -c)
+#     -m MIB       guest RAM (default 640), all of it on the first node
 #     -d MODE      netvsc (default) | uio | vmbus | shim | none
 #     -t SECONDS   time limit of the whole run (default 120)
 #     -f SRC[:DST] also put a file or folder into the guest (default DST: /SRC's name)
@@ -23,16 +24,18 @@
 #
 # Without -H the host is this project's own, built with Go: the guest's NIC is on
 # its switch, with a gateway at 198.18.0.1.  Any host process gets LGV_SOCK, LGV_RAM,
-# LGV_RAM_BYTES and LGV_VPS in its environment.  Exit status: the command's, 124 at the time limit, 125 if the
+# LGV_RAM_BYTES and LGV_VPS in its environment; the last is -c, or what the caller has
+# set, such as 1 for a guest with -a "nr_cpus=1 noreplace-smp".  Exit status: the
+# command's, 124 at the time limit, 125 if the
 # guest ended without reporting one.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 kernel=${KERNEL:-6.1}
-host=${LGV_HOST:-} hostargs= sock= ramfile= cpus=2 mib=640 mode=netvsc limit=120 log= extra= out= quiet=0 input=/dev/null files=()
-while getopts H:O:S:R:k:c:m:d:t:f:l:a:o:qi o; do
+host=${LGV_HOST:-} hostargs= sock= ramfile= cpus=2 nodes=1 mib=640 mode=netvsc limit=120 log= extra= out= quiet=0 input=/dev/null files=()
+while getopts H:O:S:R:k:c:n:m:d:t:f:l:a:o:qi o; do
 	case $o in
 	H) host=$OPTARG ;; O) hostargs=$OPTARG ;; S) sock=$OPTARG ;; R) ramfile=$OPTARG ;;
-	k) kernel=$OPTARG ;; c) cpus=$OPTARG ;; m) mib=$OPTARG ;; d) mode=$OPTARG ;;
+	k) kernel=$OPTARG ;; c) cpus=$OPTARG ;; n) nodes=$OPTARG ;; m) mib=$OPTARG ;; d) mode=$OPTARG ;;
 	t) limit=$OPTARG ;; f) files+=("$OPTARG") ;; l) log=$OPTARG ;;
 	a) extra=$OPTARG ;; o) out=$OPTARG ;; q) quiet=1 ;; i) input=/dev/stdin ;; *) exit 2 ;;
 	esac
@@ -61,7 +64,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 export LGV_SOCK=${sock:-$run/ivshmem.sock} LGV_RAM=${ramfile:-$run/ram}
-export LGV_RAM_BYTES=$((mib << 20)) LGV_VPS=$cpus
+export LGV_RAM_BYTES=$((mib << 20)) LGV_VPS=${LGV_VPS:-$cpus}
 truncate -s "$LGV_RAM_BYTES" "$LGV_RAM"
 if [ -z "$host" ]; then
 	(cd "$here/../.." && CGO_ENABLED=0 go build -o "$run/hvnet" ./cmd/hvnet) || exit 2
@@ -90,13 +93,20 @@ fi
 for ((i = 0; i < 100; i++)); do [ -S "$LGV_SOCK" ] && break; sleep 0.1; done
 [ -S "$LGV_SOCK" ] || { echo "the host process made no socket" >&2; cat "${log:-$run/host.log}" >&2; exit 2; }
 
+ram=,memory-backend=ram numa=()
+if ((nodes > 1)); then
+	ram= numa=(-numa "node,nodeid=0,memdev=ram,cpus=0-$((cpus / nodes - 1))")
+	for ((i = 1; i < nodes; i++)); do
+		numa+=(-numa "node,nodeid=$i,cpus=$((cpus * i / nodes))-$((cpus * (i + 1) / nodes - 1))")
+	done
+fi
 cpu=max,-la57,-x2apic
 # newer kernels trip over cmpxchg16b as QEMU 7.2 emulates it (wrong flags after)
 [ "$kernel" = 6.1 ] || cpu+=,-cx16
 : >"$run/console"
-qemu-system-x86_64 -accel "${LGV_ACCEL:-tcg,thread=multi}" -machine q35,memory-backend=ram,hpet=off,vmport=off,smbus=off \
-	-cpu "$cpu" -smp "$cpus" -m "$mib" \
-	-object memory-backend-file,id=ram,size="$LGV_RAM_BYTES",mem-path="$LGV_RAM",share=on \
+qemu-system-x86_64 -accel "${LGV_ACCEL:-tcg,thread=multi}" -machine q35$ram,hpet=off,vmport=off,smbus=off \
+	-cpu "$cpu" -smp "$cpus,sockets=$nodes" -m "$mib" \
+	-object memory-backend-file,id=ram,size="$LGV_RAM_BYTES",mem-path="$LGV_RAM",share=on ${numa[@]+"${numa[@]}"} \
 	-nodefaults -no-user-config -display none -no-reboot -serial stdio -monitor none \
 	-acpitable file="$BUILD/vmbus.aml" \
 	-chardev socket,id=ivs,path="$LGV_SOCK" -device ivshmem-doorbell,chardev=ivs,vectors="$cpus" \

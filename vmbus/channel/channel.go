@@ -18,7 +18,7 @@ var ErrRescinded = errors.New("the host has taken the device away")
 type Params struct {
 	Relid uint32 // child relative id, 1 to 2047
 	Index int    // sub-channel index, 0 for the primary
-	VP    int    // virtual processor that the guest is interrupted on
+	VP    int    // virtual processor that the guest is interrupted on, see Channel.VP
 
 	// Out and In are the memory of the ring that this end produces into and of
 	// the ring that it consumes, header page included.
@@ -37,7 +37,6 @@ type Params struct {
 type Channel struct {
 	Relid uint32
 	Index int
-	VP    int
 	Out   *ring.Producer // under Lock
 	In    *ring.Consumer // the consuming goroutine's
 
@@ -47,6 +46,7 @@ type Channel struct {
 	closed chan struct{}
 	once   sync.Once
 
+	vp      atomic.Int32
 	signals atomic.Uint64
 	events  atomic.Uint64
 }
@@ -62,14 +62,22 @@ func New(p Params) (*Channel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("channel %d: incoming ring: %w", p.Relid, err)
 	}
-	return &Channel{
-		Relid: p.Relid, Index: p.Index, VP: p.VP,
+	c := &Channel{
+		Relid: p.Relid, Index: p.Index,
 		Out: out, In: in,
 		signal: p.Signal,
 		event:  make(chan struct{}, 1),
 		closed: make(chan struct{}),
-	}, nil
+	}
+	c.vp.Store(int32(p.VP))
+	return c, nil
 }
+
+// VP returns the virtual processor that the guest is interrupted on for the channel.
+func (c *Channel) VP() int { return int(c.vp.Load()) }
+
+// Move says that it is another one from now on. It is for the bus.
+func (c *Channel) Move(vp int) { c.vp.Store(int32(vp)) }
 
 // Lock takes the producer lock. It is held for one batch, never over a wait and
 // over no system call but the doorbell that Flush may ring.

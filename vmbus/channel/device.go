@@ -20,6 +20,8 @@ type Device interface {
 	Version() vmbus.Version
 	// VPs returns the number of virtual processors of the guest.
 	VPs() int
+	// Node returns the NUMA node of a virtual processor, counted from 0.
+	Node(vp int) int
 
 	// Alloc and Free are those of the partition.
 	Alloc(bytes int) (hv.Region, error)
@@ -34,8 +36,12 @@ type Device interface {
 	// primary. It waits for the offer of a sub-channel, which may come before
 	// or after it was asked for. ringBytes is the memory of each of the two
 	// rings, header included: whole pages, at least two. Events are delivered
-	// to the channel from before Open returns.
-	Open(ctx context.Context, index, vp, ringBytes int) (*Channel, error)
+	// to the channel from before Open returns. Which processor they interrupt is
+	// the bus's choice, see Channel.VP.
+	Open(ctx context.Context, index, ringBytes int) (*Channel, error)
+	// Retarget has the host interrupt another processor for an open channel. The
+	// bus may have no way to, before VMBus 4.1.
+	Retarget(ctx context.Context, c *Channel, vp int) error
 	// Close closes a channel and frees its rings. The caller has stopped using
 	// it. Closing the primary closes all sub-channels first.
 	Close(ctx context.Context, c *Channel) error

@@ -22,6 +22,10 @@ type Config struct {
 	// Timeout bounds each wait for an answer of the host, in addition to the
 	// context of the call. Zero means 10 seconds.
 	Timeout time.Duration
+	// Nodes is how many NUMA nodes the guest's processors are divided over, in equal
+	// runs: channels are spread over them. Zero means 1; more than there are processors
+	// are as many as those.
+	Nodes int
 	// Log, if not nil, gets every control message at debug level, and messages of
 	// the host that make no sense at info level.
 	Log *slog.Logger
@@ -67,7 +71,7 @@ func Connect(ctx context.Context, p hv.Partition, cfg Config) (*Bus, error) {
 	}
 	b := &Bus{
 		p: p, cfg: cfg, log: cfg.Log,
-		m:       newMachine(),
+		m:       newMachine(newPlacement(p.VPs(), cfg.Nodes)),
 		waiters: make(map[wait]chan answer),
 		devices: make(map[*chanState]*Device),
 		changed: make(chan struct{}),

@@ -158,9 +158,9 @@ func TestWaitsEnd(t *testing.T) {
 				case "unload":
 					err = bus.Unload(ctx)
 				case "open":
-					_, err = dev.Open(ctx, 0, 0, 8192)
+					_, err = dev.Open(ctx, 0, 8192)
 				case "sub":
-					_, err = dev.Open(ctx, 1, 0, 8192)
+					_, err = dev.Open(ctx, 1, 8192)
 				case "device":
 					_, err = bus.Device(ctx, vmbus.GUID{})
 				}
@@ -190,7 +190,7 @@ func TestRingsAreKeptUntilTornDown(t *testing.T) {
 		bus := must[*Bus](t)(Connect(t.Context(), d, Config{}))
 		defer bus.Close()
 		dev := must[channel.Device](t)(bus.Device(t.Context(), vmbus.ClassNIC))
-		c := must[*channel.Channel](t)(dev.Open(t.Context(), 0, 0, 8192))
+		c := must[*channel.Channel](t)(dev.Open(t.Context(), 0, 8192))
 		err := dev.Close(t.Context(), c)
 		if err == nil || !strings.Contains(err.Error(), "close channel 0: wait for GPADL_TORNDOWN") {
 			t.Error(err)

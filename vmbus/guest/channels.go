@@ -23,7 +23,7 @@ func (m *machine) beginOpen(ch *chanState) error {
 // open asks the host to open a reserved channel whose rings it knows. The answer
 // is OPENCHANNEL_RESULT. Each attempt has its own open id, so that a late answer
 // to an earlier one is recognised.
-func (m *machine) open(ch *chanState, ring uint32, vp, downOffset int) (wait, error) {
+func (m *machine) open(ch *chanState, ring uint32, downOffset int) (wait, error) {
 	if ch.rescinded {
 		return wait{}, channel.ErrRescinded
 	}
@@ -32,7 +32,7 @@ func (m *machine) open(ch *chanState, ring uint32, vp, downOffset int) (wait, er
 	relid := ch.offer.Relid
 	m.post(vmbus.OpenChannel{
 		Relid: relid, OpenID: m.nextOpen, GPADL: ring,
-		TargetVP: uint32(vp), DownOffset: uint32(downOffset),
+		TargetVP: uint32(ch.vp), DownOffset: uint32(downOffset),
 	}.Append(nil, 0))
 	return m.wait(wait{vmbus.TypeOpenResult, relid, m.nextOpen}), nil
 }
@@ -58,6 +58,7 @@ func (m *machine) close(ch *chanState) {
 		for _, sub := range m.channels {
 			if sub.primary == ch {
 				sub.stale = true
+				m.leave(sub.vp)
 			}
 		}
 	}
@@ -73,7 +74,7 @@ func (m *machine) closed(ch *chanState) {
 }
 
 // modify asks the host to interrupt another virtual processor for an open channel.
-// The answer, from version 5.3 on, is MODIFYCHANNEL_RESPONSE.
+// The answer, from version 5.3 on, is MODIFYCHANNEL_RESPONSE; then the channel has moved.
 func (m *machine) modify(ch *chanState, vp int) (wait, error) {
 	w := wait{message: vmbus.TypeModifyChannelResponse, relid: ch.offer.Relid}
 	switch {
@@ -91,4 +92,13 @@ func (m *machine) modify(ch *chanState, vp int) (wait, error) {
 		m.wait(w)
 	}
 	return w, nil
+}
+
+// moved is the event of a channel that interrupts another virtual processor from now
+// on.
+func (m *machine) moved(ch *chanState, vp int) {
+	old := ch.vp
+	ch.vp = vp
+	m.placement.taken[vp] = true
+	m.leave(old)
 }

@@ -41,6 +41,9 @@ func (d *Device) Version() vmbus.Version { return d.version }
 // VPs returns the number of virtual processors of the guest.
 func (d *Device) VPs() int { return d.b.p.VPs() }
 
+// Node returns the NUMA node of a virtual processor.
+func (d *Device) Node(vp int) int { return d.b.m.placement.node[vp] }
+
 // Rescinded is closed when the host has taken the device away or is gone.
 func (d *Device) Rescinded() <-chan struct{} { return d.gone }
 
@@ -139,31 +142,35 @@ func (d *Device) retarget(ctx context.Context, c *channel.Channel, vp int) error
 	var err error
 	if confirmed {
 		_, err = d.b.ask(ctx, "MODIFYCHANNEL_RESPONSE", func(m *machine) (wait, error) { return m.modify(r.ch, vp) })
-		return err
-	}
-	if e := d.b.say(ctx, func(m *machine) { _, err = m.modify(r.ch, vp) }); err == nil {
+	} else if e := d.b.say(ctx, func(m *machine) { _, err = m.modify(r.ch, vp) }); err == nil {
 		err = e
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	d.b.m.moved(r.ch, vp)
+	c.Move(vp)
+	return nil
 }
 
 var errNotOpen = errors.New("the channel is not open")
 
-// Open opens a channel of the device.
-func (d *Device) Open(ctx context.Context, index, vp, ringBytes int) (*channel.Channel, error) {
-	c, err := d.openChannel(ctx, index, vp, ringBytes)
+// Open opens a channel of the device. Which processor it interrupts was decided when it
+// was offered, see [Config].
+func (d *Device) Open(ctx context.Context, index, ringBytes int) (*channel.Channel, error) {
+	c, err := d.openChannel(ctx, index, ringBytes)
 	if err != nil {
 		return nil, fmt.Errorf("open channel %d: %w", index, err)
 	}
 	return c, nil
 }
 
-func (d *Device) openChannel(ctx context.Context, index, vp, ringBytes int) (*channel.Channel, error) {
+func (d *Device) openChannel(ctx context.Context, index, ringBytes int) (*channel.Channel, error) {
 	switch {
 	case index < 0:
 		return nil, errors.New("a negative index")
-	case vp < 0 || vp >= d.VPs():
-		return nil, fmt.Errorf("virtual processor %d: the guest has %d", vp, d.VPs())
 	case ringBytes < 2*hv.PageSize || ringBytes%hv.PageSize != 0 || 2*ringBytes/hv.PageSize > vmbus.MaxGPADLPages:
 		return nil, fmt.Errorf("rings of %d bytes: want whole pages, two at least, and at most %d for both",
 			ringBytes, vmbus.MaxGPADLPages)
@@ -173,14 +180,14 @@ func (d *Device) openChannel(ctx context.Context, index, vp, ringBytes int) (*ch
 		return nil, err
 	}
 	r := &rings{ch: ch}
-	c, err := d.makeRings(ctx, r, vp, ringBytes)
+	c, err := d.makeRings(ctx, r, ringBytes)
 	if err != nil {
 		return nil, errors.Join(err, d.b.abort(ctx, r, nil))
 	}
 	// The host may send and signal before its answer is here.
 	d.b.relids[ch.offer.Relid].Store(c)
 	_, err = d.b.ask(ctx, "OPENCHANNEL_RESULT", func(m *machine) (wait, error) {
-		return m.open(ch, r.gpadl, vp, ringBytes/hv.PageSize)
+		return m.open(ch, r.gpadl, ringBytes/hv.PageSize)
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.b.abort(ctx, r, c))
@@ -211,7 +218,7 @@ func (d *Device) reserve(ctx context.Context, index int) (ch *chanState, err err
 }
 
 // makeRings allocates and shares the rings and makes our end of the channel.
-func (d *Device) makeRings(ctx context.Context, r *rings, vp, ringBytes int) (c *channel.Channel, err error) {
+func (d *Device) makeRings(ctx context.Context, r *rings, ringBytes int) (c *channel.Channel, err error) {
 	if r.region, err = d.b.p.Alloc(2 * ringBytes); err != nil {
 		return nil, err
 	}
@@ -222,7 +229,7 @@ func (d *Device) makeRings(ctx context.Context, r *rings, vp, ringBytes int) (c 
 		return nil, err
 	}
 	return channel.New(channel.Params{
-		Relid: r.ch.offer.Relid, Index: int(r.ch.offer.SubChannel), VP: vp,
+		Relid: r.ch.offer.Relid, Index: int(r.ch.offer.SubChannel), VP: r.ch.vp,
 		Out: up, In: down,
 		Signal: d.b.signal(r.ch.offer),
 	})

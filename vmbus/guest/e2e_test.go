@@ -284,7 +284,7 @@ func life(t *testing.T, ctx context.Context, bus *Bus, e *echo) {
 	buffer := must[hv.Region](t)(dev.Alloc(16 << 20))
 	gpadl := must[uint32](t)(dev.Share(ctx, buffer))
 	for range 2 {
-		primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
+		primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
 		exchange(t, primary, 1000)
 
 		view := must[[]byte](t)(e.Map(gpadl))
@@ -298,7 +298,7 @@ func life(t *testing.T, ctx context.Context, bus *Bus, e *echo) {
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() {
-				c, err := dev.Open(ctx, i+1, (i+1)%dev.VPs(), 32<<10)
+				c, err := dev.Open(ctx, i+1, 32<<10)
 				if err != nil {
 					t.Error(err)
 					return
@@ -347,7 +347,7 @@ func BenchmarkOpenClose(b *testing.B) {
 	bus := w.connect(ctx)
 	dev := must[channel.Device](b)(bus.Device(ctx, vmbus.ClassNIC))
 	for b.Loop() {
-		c := must[*channel.Channel](b)(dev.Open(ctx, 0, 0, 128<<10))
+		c := must[*channel.Channel](b)(dev.Open(ctx, 0, 128<<10))
 		if err := dev.Close(ctx, c); err != nil {
 			b.Fatal(err)
 		}

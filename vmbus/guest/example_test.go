@@ -64,7 +64,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	c, err := dev.Open(ctx, 0, 0, 64<<10)
+	c, err := dev.Open(ctx, 0, 64<<10)
 	if err != nil {
 		fmt.Println(err)
 		return

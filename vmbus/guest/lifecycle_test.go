@@ -35,12 +35,12 @@ func TestRescindUnderTraffic(t *testing.T) {
 		dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC))
 		buffer := must[hv.Region](t)(dev.Alloc(1 << 20))
 		gpadl := must[uint32](t)(dev.Share(ctx, buffer))
-		primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
+		primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
 		must[[]byte](t)(e.Map(gpadl))
 		if err := e.bus.OfferSubChannels(1); err != nil {
 			t.Fatal(err)
 		}
-		sub := must[*channel.Channel](t)(dev.Open(ctx, 1, 1, 64<<10))
+		sub := must[*channel.Channel](t)(dev.Open(ctx, 1, 64<<10))
 		exchange(t, sub, 10)
 
 		var sender sync.WaitGroup
@@ -58,7 +58,7 @@ func TestRescindUnderTraffic(t *testing.T) {
 		<-sub.Closed()
 		sender.Wait()
 
-		if _, err := dev.Open(ctx, 0, 0, 64<<10); !errors.Is(err, channel.ErrRescinded) {
+		if _, err := dev.Open(ctx, 0, 64<<10); !errors.Is(err, channel.ErrRescinded) {
 			t.Fatal("open:", err)
 		}
 		if _, err := dev.Share(ctx, buffer); !errors.Is(err, channel.ErrRescinded) {
@@ -89,7 +89,7 @@ func TestRescindWhileOpening(t *testing.T) {
 		dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC))
 		var rescind sync.WaitGroup
 		rescind.Go(offered.Rescind)
-		c, err := dev.Open(ctx, 0, 0, 64<<10)
+		c, err := dev.Open(ctx, 0, 64<<10)
 		switch {
 		case err == nil:
 			opened++
@@ -140,10 +140,10 @@ func TestHostDies(t *testing.T) {
 	w.offer(1)
 	bus := w.connect(ctx)
 	dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC))
-	c := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
+	c := must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
 	failed := make(chan error)
 	go func() {
-		_, err := dev.Open(ctx, 1, 0, 64<<10) // never offered
+		_, err := dev.Open(ctx, 1, 64<<10) // never offered
 		failed <- err
 	}()
 	w.server.Close()
@@ -168,7 +168,7 @@ func TestGuestDies(t *testing.T) {
 	dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC))
 	buffer := must[hv.Region](t)(dev.Alloc(1 << 20))
 	gpadl := must[uint32](t)(dev.Share(ctx, buffer))
-	must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
+	must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
 	must[[]byte](t)(e.Map(gpadl))
 	bus.Close()
 	<-e.removed
@@ -184,15 +184,15 @@ func TestRefused(t *testing.T) {
 	e.mu.Lock()
 	e.refuse = errors.New("not today")
 	e.mu.Unlock()
-	_, err := dev.Open(ctx, 0, 0, 64<<10)
+	_, err := dev.Open(ctx, 0, 64<<10)
 	if !errors.Is(err, errRefused) || !strings.HasPrefix(err.Error(), "open channel 0: ") {
 		t.Fatal(err)
 	}
 	e.mu.Lock()
 	e.refuse = nil
 	e.mu.Unlock()
-	c := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
-	if _, err := dev.Open(ctx, 0, 0, 64<<10); err == nil {
+	c := must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
+	if _, err := dev.Open(ctx, 0, 64<<10); err == nil {
 		t.Error("opened twice")
 	}
 	exchange(t, c, 10)
@@ -207,11 +207,10 @@ func TestRefused(t *testing.T) {
 	}
 
 	for name, err := range map[string]error{
-		"index": second(dev.Open(ctx, -1, 0, 64<<10)),
-		"vp":    second(dev.Open(ctx, 0, 2, 64<<10)),
-		"tiny":  second(dev.Open(ctx, 0, 0, 4096)),
-		"odd":   second(dev.Open(ctx, 0, 0, 8193)),
-		"huge":  second(dev.Open(ctx, 0, 0, 32<<20)),
+		"index": second(dev.Open(ctx, -1, 64<<10)),
+		"tiny":  second(dev.Open(ctx, 0, 4096)),
+		"odd":   second(dev.Open(ctx, 0, 8193)),
+		"huge":  second(dev.Open(ctx, 0, 32<<20)),
 		"gpadl": dev.Unshare(ctx, 12345),
 	} {
 		if err == nil {
@@ -229,13 +228,16 @@ func TestRetarget(t *testing.T) {
 		w.offer(1)
 		bus := w.connect(ctx)
 		dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC)).(*Device)
-		c := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 64<<10))
+		c := must[*channel.Channel](t)(dev.Open(ctx, 0, 64<<10))
 		exchange(t, c, 10)
 		if err := dev.Retarget(ctx, c, 2); (err == nil) != v.HasModifyChannel() {
 			t.Errorf("%v: %v", v, err)
 		}
 		if dev.Retarget(ctx, c, 3) == nil {
 			t.Errorf("%v: moved to a VP that isn't there", v)
+		}
+		if want := 2; (c.VP() == want) != v.HasModifyChannel() {
+			t.Errorf("%v: on processor %d", v, c.VP())
 		}
 		exchange(t, c, 100)
 	}
@@ -294,11 +296,11 @@ func TestSixtyFourChannels(t *testing.T) {
 	e, _ := w.offer(1)
 	bus := w.connect(ctx)
 	dev := must[channel.Device](t)(bus.Device(ctx, vmbus.ClassNIC))
-	primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 0, 16<<10))
+	primary := must[*channel.Channel](t)(dev.Open(ctx, 0, 16<<10))
 	var wg sync.WaitGroup
 	for i := 1; i < 64; i++ {
 		wg.Go(func() {
-			c, err := dev.Open(ctx, i, i, 16<<10) // waits for the offer
+			c, err := dev.Open(ctx, i, 16<<10) // waits for the offer
 			if err != nil {
 				t.Error(err)
 				return

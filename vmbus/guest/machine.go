@@ -65,6 +65,7 @@ type chanState struct {
 	offer     vmbus.Offer
 	primary   *chanState // nil if it is one
 	state     state
+	vp        int  // that the host interrupts for it
 	rescinded bool // released as soon as nothing of it is left
 	stale     bool // a sub-channel whose primary was closed: about to be rescinded
 	claimed   bool // a primary that a driver has
@@ -92,6 +93,7 @@ type machine struct {
 	gpadls    map[uint32]*gpadl
 	nextGPADL uint32
 	nextOpen  uint32
+	placement *placement
 
 	out []action
 }
@@ -100,12 +102,13 @@ type machine struct {
 // and easy to recognise in a trace.
 const firstGPADL = 0xe1e10
 
-func newMachine() *machine {
+func newMachine(p *placement) *machine {
 	return &machine{
 		waiting:   make(map[wait]bool),
 		channels:  make(map[uint32]*chanState),
 		gpadls:    make(map[uint32]*gpadl),
 		nextGPADL: firstGPADL,
+		placement: p,
 	}
 }
 
@@ -241,6 +244,7 @@ func (m *machine) disconnected() {
 	}
 	clear(m.channels)
 	clear(m.gpadls)
+	clear(m.placement.taken)
 	m.version, m.conn = 0, 0
 	m.do(arrived{})
 }

@@ -45,7 +45,7 @@ func (b *bench) fine(err error) {
 
 // connected returns a machine with a connection of the given version.
 func connected(t testing.TB, v vmbus.Version) *bench {
-	b := &bench{t, newMachine()}
+	b := &bench{t, newMachine(newPlacement(4, 1))}
 	b.m.contact(v)
 	b.m.message(vmbus.VersionResponse{Supported: true, Version: v, ConnID: 1}.Append(nil, v))
 	if b.m.version != v {
@@ -79,7 +79,7 @@ func (b *bench) open(relid uint32) (ring uint32) {
 	ch := b.m.channels[relid]
 	b.fine(b.m.beginOpen(ch))
 	ring = b.share(relid)
-	w, err := b.m.open(ch, ring, 0, 2)
+	w, err := b.m.open(ch, ring, 2)
 	b.fine(err)
 	b.m.message(vmbus.OpenResult{Relid: relid, OpenID: w.id}.Append(nil))
 	if ch.state != open {
@@ -89,7 +89,11 @@ func (b *bench) open(relid uint32) (ring uint32) {
 	return ring
 }
 
-func (b *bench) rescind(relid uint32) { b.m.message(vmbus.RescindOffer{Relid: relid}.Append(nil)) }
+func (b *bench) rescind(relids ...uint32) {
+	for _, relid := range relids {
+		b.m.message(vmbus.RescindOffer{Relid: relid}.Append(nil))
+	}
+}
 
 func describe(t testing.TB, a action) string {
 	t.Helper()
@@ -113,7 +117,7 @@ func describe(t testing.TB, a action) string {
 }
 
 func TestContact(t *testing.T) {
-	b := &bench{t, newMachine()}
+	b := &bench{t, newMachine(newPlacement(4, 1))}
 	b.m.contact(vmbus.Version5_3)
 	b.want("arrived", "post 4 INITIATE_CONTACT 03000500000000000200000000000000")
 	b.m.message(vmbus.VersionResponse{}.Append(nil, vmbus.Version5_3))
@@ -152,7 +156,7 @@ func TestVersionResponse(t *testing.T) {
 		"features":           {vmbus.Version6_0, vmbus.VersionResponse{Supported: true, ConnID: 1, Features: 1}.Append(nil, vmbus.Version6_0), 0, 4, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := &bench{t, newMachine()}
+			b := &bench{t, newMachine(newPlacement(4, 1))}
 			b.m.contact(c.asked)
 			b.m.out = nil
 			b.m.message(c.response)
@@ -285,7 +289,8 @@ func TestOpenAndClose(t *testing.T) {
 		t.Error("opened twice")
 	}
 	ring := b.share(1)
-	w, err := b.m.open(ch, ring, 3, 2)
+	ch.vp = 3
+	w, err := b.m.open(ch, ring, 2)
 	b.fine(err)
 	b.want("post 1 OPENCHANNEL 0100000001000000101e0e0003000000")
 	b.m.message(vmbus.OpenResult{Relid: 1, OpenID: w.id + 1}.Append(nil))
@@ -302,7 +307,7 @@ func TestOpenAndClose(t *testing.T) {
 	b.m.closed(ch)
 	b.want()
 	b.fine(b.m.beginOpen(ch))
-	w, err = b.m.open(ch, ring, 0, 2)
+	w, err = b.m.open(ch, ring, 2)
 	b.fine(err)
 	if w.id != 2 {
 		t.Errorf("open id %d was used before", w.id)
@@ -314,7 +319,7 @@ func TestRefusedOpenIsNotClosed(t *testing.T) {
 	b.offer(1, 1, 0)
 	ch := b.m.channels[1]
 	b.fine(b.m.beginOpen(ch))
-	w, err := b.m.open(ch, b.share(1), 0, 2)
+	w, err := b.m.open(ch, b.share(1), 2)
 	b.fine(err)
 	b.skip()
 	b.m.message(vmbus.OpenResult{Relid: 1, OpenID: w.id, Status: 1}.Append(nil))

@@ -32,7 +32,7 @@ type model struct {
 func newModel(t interface{ Fatalf(string, ...any) }, next func(n int) int) *model {
 	m := &model{
 		t: t, next: next,
-		m:        newMachine(),
+		m:        newMachine(newPlacement(4, 1)),
 		waits:    make(map[wait]bool),
 		mine:     make(map[uint64]bool),
 		wanted:   make(map[uint64]hv.Region),
@@ -107,7 +107,7 @@ func (m *model) step() {
 			m.held[ch] = true
 		}
 		if ch.state == reserved {
-			m.wait(m.m.open(ch, m.gpadl(), 0, 2))
+			m.wait(m.m.open(ch, m.gpadl(), 2))
 		}
 	case n < 32 && ch != nil:
 		if ch.state == open || ch.state == opening || ch.state == reserved {

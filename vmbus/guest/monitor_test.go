@@ -78,7 +78,7 @@ func testMonitorSignals(t *testing.T, v vmbus.Version, monitor bool) {
 				t.Fatal(err)
 			}
 		}
-		c, err := dev.Open(ctx, index, index%2, 2*hv.PageSize)
+		c, err := dev.Open(ctx, index, 2*hv.PageSize)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,6 +35,7 @@ func (m *machine) offer(o vmbus.Offer) error {
 	if o.SubChannel != 0 {
 		ch.primary = primary
 	}
+	ch.vp = m.placement.place(int(o.SubChannel), func(vp int) bool { return m.has(ch.primary, vp) })
 	m.channels[o.Relid] = ch
 	m.do(arrived{})
 	return nil
@@ -67,6 +68,27 @@ func (m *machine) sub(primary *chanState, index int) *chanState {
 		}
 	}
 	return nil
+}
+
+// has reports whether a device has a channel that interrupts a processor, but for those
+// that go with its primary.
+func (m *machine) has(primary *chanState, vp int) bool {
+	for _, ch := range m.channels {
+		if ch.vp == vp && !ch.stale && (ch == primary || ch.primary == primary) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave frees a processor that a channel has left, unless another one is there.
+func (m *machine) leave(vp int) {
+	for _, ch := range m.channels {
+		if ch.vp == vp && !ch.stale {
+			return
+		}
+	}
+	m.placement.taken[vp] = false
 }
 
 // claim returns a device of the class that no driver has, and gives it to one.
@@ -135,6 +157,7 @@ func (m *machine) release(ch *chanState) {
 		}
 	}
 	delete(m.channels, relid)
+	m.leave(ch.vp)
 	m.post(vmbus.RelidReleased{Relid: relid}.Append(nil))
 	if ch.primary != nil {
 		m.release(ch.primary)

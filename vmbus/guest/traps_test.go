@@ -18,7 +18,7 @@ func TestTrapPaddedMessages(t *testing.T) {
 		}
 		return b
 	}
-	b := &bench{t, newMachine()}
+	b := &bench{t, newMachine(newPlacement(4, 1))}
 	b.m.contact(v)
 	b.m.message(pad(vmbus.VersionResponse{Supported: true, ConnID: 1}.Append(nil, v)))
 	b.m.requestOffers()
@@ -29,7 +29,7 @@ func TestTrapPaddedMessages(t *testing.T) {
 	id, _, err := b.m.create(ch, region)
 	b.fine(err)
 	b.m.message(pad(vmbus.GPADLCreated{Relid: 1, ID: id}.Append(nil)))
-	w, err := b.m.open(ch, id, 0, 2)
+	w, err := b.m.open(ch, id, 2)
 	b.fine(err)
 	b.m.message(pad(vmbus.OpenResult{Relid: 1, OpenID: w.id}.Append(nil)))
 	_, err = b.m.modify(ch, 0)
@@ -64,7 +64,7 @@ func TestTrapEventFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := dev.Open(ctx, 0, 0, 2*hv.PageSize)
+	c, err := dev.Open(ctx, 0, 2*hv.PageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestTrapPacketBeforeOpenResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := dev.Open(ctx, 0, 0, 2*hv.PageSize)
+	c, err := dev.Open(ctx, 0, 2*hv.PageSize)
 	if err != nil {
 		t.Fatal(err)
 	}

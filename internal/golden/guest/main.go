@@ -1,5 +1,6 @@
 // Command guest runs in a Linux guest and asks ethtool about the NIC eth0, by ioctl and
-// by netlink. It prints a line of JSON for each command.
+// by netlink. It prints a line of JSON for each command. Its argument is how many channels
+// the NIC can have, or 0, see golden.Subject.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -40,8 +42,12 @@ func main() {
 }
 
 func run() error {
-	if len(os.Args) == 2 {
-		return session(golden.Path(os.Args[1]), golden.DeviceCommands())
+	channels, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return err
+	}
+	if len(os.Args) > 2 {
+		return session(golden.Path(os.Args[2]), golden.Subject{Channels: channels})
 	}
 	if err := report(golden.Report{Kernel: first("uname", "-rv"), Ethtool: first("ethtool", "--version")}); err != nil {
 		return err
@@ -51,7 +57,7 @@ func run() error {
 			return fmt.Errorf("load hv_netvsc: %w\n%s", err, out)
 		}
 		// Denying a system call can't be taken back, so each way has a process.
-		c := exec.Command("/proc/self/exe", string(path))
+		c := exec.Command("/proc/self/exe", os.Args[1], string(path))
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		if err := c.Run(); err != nil {
 			return fmt.Errorf("by %s: %w", path, err)
@@ -64,20 +70,22 @@ func run() error {
 	return report(golden.Report{Complaints: string(said)})
 }
 
-// session runs commands and reports their answers.
-func session(path golden.Path, commands []string) error {
+// session runs a subject's commands and reports their answers.
+func session(path golden.Path, of golden.Subject) error {
 	runtime.LockOSThread() // the filter is this thread's, and its children's
 	if path == golden.Ioctl {
 		if err := denyGenericNetlink(); err != nil {
 			return fmt.Errorf("deny generic netlink: %w", err)
 		}
-		for _, c := range golden.UsageCommands() {
-			if err := answer("", c); err != nil {
-				return err
+		if of.Channels == 0 {
+			for _, c := range golden.UsageCommands() {
+				if err := answer("", c); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	for _, c := range commands {
+	for _, c := range of.Commands() {
 		if err := answer(path, c); err != nil {
 			return err
 		}
