@@ -1,0 +1,215 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"hvnet/guest"
+	"hvnet/host"
+	"hvnet/hv"
+	"hvnet/internal/packets"
+	"hvnet/link/netstack"
+	"hvnet/link/tap"
+	"hvnet/netvsp/profile"
+	"hvnet/nic"
+	"hvnet/vswitch"
+)
+
+const patience = 30 * time.Second
+
+// The stations of the switch.
+var (
+	macA       = nic.MAC{0x00, 0x15, 0x5d, 0, 0, 0xa}
+	macB       = nic.MAC{0x00, 0x15, 0x5d, 0, 0, 0xb}
+	macGateway = nic.MAC{0x00, 0x15, 0x5d, 0, 0, 1}
+	macTAP     = nic.MAC{0x02, 0x15, 0x5d, 0, 0, 0xc}
+)
+
+// What the packets of package packets say of themselves: from the guest to the gateway.
+const (
+	addr4, addr6 = "192.168.0.1", "2001:db8::1"
+	gateway4     = "192.168.0.2/24"
+	gateway6     = "2001:db8::2/64"
+)
+
+// A world is a host in this process with two guests, the gateway, and what stands for
+// a TAP of the host. Guest a sends.
+type world struct {
+	host *host.Host
+	a, b *guest.Guest
+	tap  *vswitch.Port
+
+	atA, atB, atTAP *catcher
+
+	source *source // of a's pump
+}
+
+// newWorld makes a world in which nothing has been sent yet.
+func newWorld(t testing.TB, prof profile.Profile, mtu int) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	w := &world{host: host.New(host.Config{Profile: prof}), atA: newCatcher(), atB: newCatcher(), atTAP: newCatcher(), source: newSource()}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := w.host.Close(ctx); err != nil {
+			t.Errorf("close host: %v", err)
+		}
+	})
+	err := w.host.AddGateway(netstack.GatewayConfig{MAC: macGateway, MTU: mtu,
+		IPv4: netip.MustParsePrefix(gateway4), IPv6: netip.MustParsePrefix(gateway6)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.tap, err = w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
+		t.Fatal(err)
+	}
+	w.a = w.join(ctx, t, macA, mtu, w.atA)
+	w.b = w.join(ctx, t, macB, mtu, w.atB)
+	pumping, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.a.NIC.Pump(pumping, w.source) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("pump: %v", err)
+		}
+	})
+	return w
+}
+
+// join attaches a guest, with its NIC up.
+func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int, sink nic.Sink) *guest.Guest {
+	t.Helper()
+	const vps = 2
+	part, far, err := hv.Pipe(vps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go w.host.Serve(far, host.PortConfig{MAC: mac})
+	g, err := guest.Start(ctx, part, guest.Config{VPs: vps, MTU: mtu})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := g.Close(ctx); err != nil {
+			t.Errorf("close guest: %v", err)
+		}
+	})
+	if err := g.NIC.Up(ctx, sink); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// A catcher is a sink like a TAP's: it takes what that takes, and keeps all frames but
+// those that the gateway sends to everybody.
+type catcher struct {
+	mu     sync.Mutex
+	frames []caught
+	more   chan struct{} // capacity 1
+}
+
+// caught is a frame with its metadata.
+type caught struct {
+	bytes []byte
+	meta  nic.Offload
+}
+
+func newCatcher() *catcher { return &catcher{more: make(chan struct{}, 1)} }
+
+// Takes is what the kernel takes.
+func (c *catcher) Takes() nic.Offloads { return (*tap.TAP)(nil).Takes() }
+
+func (c *catcher) WriteFrames(frames []nic.Frame) {
+	c.mu.Lock()
+	for i := range frames {
+		if !frames[i].Dst().Multicast() || frames[i].Head[13] == 6 { // an ARP request counts
+			c.frames = append(c.frames, caught{packets.Bytes(&frames[i]), frames[i].Offload})
+		}
+	}
+	c.mu.Unlock()
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for frames and forgets them.
+func (c *catcher) take(ctx context.Context) ([]caught, error) {
+	for {
+		c.mu.Lock()
+		list := c.frames
+		c.frames = nil
+		c.mu.Unlock()
+		if len(list) > 0 {
+			return list, nil
+		}
+		select {
+		case <-c.more:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for frames: %w", ctx.Err())
+		}
+	}
+}
+
+// wire returns what a frame is on a wire: the frame itself, with its checksum, or what
+// it is cut into. An error says which checksum is not what its metadata say.
+func (c caught) wire() ([][]byte, error) {
+	switch {
+	case c.meta.Checksum == nic.ChecksumBad:
+		return nil, fmt.Errorf("told to have a bad checksum: %x", c.bytes)
+	case c.meta.Segment != nic.SegmentNone:
+		return packets.Cut(c.bytes, int(c.meta.Size)), nil
+	case c.meta.Checksum == nic.ChecksumPartial:
+		packets.Correct(c.bytes)
+	case !packets.Right(c.bytes):
+		return nil, fmt.Errorf("a wrong checksum, told to be %v: %x", c.meta.Checksum, c.bytes)
+	}
+	return [][]byte{c.bytes}, nil
+}
+
+// A source gives frames to a pump.
+type source struct {
+	mu     sync.Mutex
+	frames []nic.Frame
+	wake   chan struct{} // capacity 1
+}
+
+func newSource() *source { return &source{wake: make(chan struct{}, 1)} }
+
+func (s *source) add(frames []nic.Frame) {
+	s.mu.Lock()
+	s.frames = append(s.frames, frames...)
+	s.mu.Unlock()
+	s.Wake()
+}
+
+func (s *source) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.frames) == 0 {
+		return 0, nic.Offload{}, nic.ErrNoFrame
+	}
+	f := s.frames[0]
+	s.frames = s.frames[1:]
+	b := packets.Bytes(&f)
+	copy(rest, b[copy(first, b):])
+	return len(b), f.Offload, nil
+}
+
+func (s *source) Wait() error { <-s.wake; return nil }
+
+func (s *source) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
