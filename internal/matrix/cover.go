@@ -133,4 +133,3 @@ func (c Case) pairs() (list []pair) {
 	}
 	return list
 }
-

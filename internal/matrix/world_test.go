@@ -41,19 +41,18 @@ const (
 type world struct {
 	host *host.Host
 	a, b *guest.Guest
-	tap  *vswitch.Port
 
 	atA, atB, atTAP *catcher
 
 	source *source // of a's pump
 }
 
-// newWorld makes a world in which nothing has been sent yet.
-func newWorld(t testing.TB, prof profile.Profile, mtu int) *world {
+// newWorld makes a world in which nothing has been sent yet. atTAP gets what is for the TAP.
+func newWorld(t testing.TB, prof profile.Profile, mtu int, atTAP *catcher) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	w := &world{host: host.New(host.Config{Profile: prof}), atA: newCatcher(), atB: newCatcher(), atTAP: newCatcher(), source: newSource()}
+	w := &world{host: host.New(host.Config{Profile: prof}), atA: newCatcher(), atB: newCatcher(), atTAP: atTAP, source: newSource()}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -61,12 +60,13 @@ func newWorld(t testing.TB, prof profile.Profile, mtu int) *world {
 			t.Errorf("close host: %v", err)
 		}
 	})
+	w.atA.all = true // its address is asked for
 	err := w.host.AddGateway(netstack.GatewayConfig{MAC: macGateway, MTU: mtu,
 		IPv4: netip.MustParsePrefix(gateway4), IPv6: netip.MustParsePrefix(gateway6)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.tap, err = w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
+	if _, err = w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
 		t.Fatal(err)
 	}
 	w.a = w.join(ctx, t, macA, mtu, w.atA)
@@ -109,12 +109,16 @@ func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int, si
 	return g
 }
 
-// A catcher is a sink like a TAP's: it takes what that takes, and keeps all frames but
-// those that the gateway sends to everybody.
+// A catcher is a sink like a TAP's: it takes what that takes, and keeps the frames.
 type catcher struct {
+	all   bool // those too that ask for neighbours
+	takes nic.Offloads
+
 	mu     sync.Mutex
 	frames []caught
 	more   chan struct{} // capacity 1
+
+	large int // frames that are to be cut, as whoever took them has counted
 }
 
 // caught is a frame with its metadata.
@@ -123,15 +127,16 @@ type caught struct {
 	meta  nic.Offload
 }
 
-func newCatcher() *catcher { return &catcher{more: make(chan struct{}, 1)} }
+func newCatcher() *catcher {
+	return &catcher{takes: (*tap.TAP)(nil).Takes(), more: make(chan struct{}, 1)}
+}
 
-// Takes is what the kernel takes.
-func (c *catcher) Takes() nic.Offloads { return (*tap.TAP)(nil).Takes() }
+func (c *catcher) Takes() nic.Offloads { return c.takes }
 
 func (c *catcher) WriteFrames(frames []nic.Frame) {
 	c.mu.Lock()
 	for i := range frames {
-		if !frames[i].Dst().Multicast() || frames[i].Head[13] == 6 { // an ARP request counts
+		if c.all || !asks(frames[i].Head) {
 			c.frames = append(c.frames, caught{packets.Bytes(&frames[i]), frames[i].Offload})
 		}
 	}
