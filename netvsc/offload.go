@@ -101,6 +101,18 @@ func (o *offloads) large(k nic.Segment) largeSend {
 	return largeSend{}
 }
 
+// maxUDPSum is the longest IPv4 packet in bytes, headers included, for which a host can
+// be trusted with the checksum of UDP unless the packet may not be fragmented: Azure's
+// get that of longer ones wrong. Hosts don't say whether they do, so it is done here for
+// all of them, as FreeBSD's hn does.
+const maxUDPSum = 1420
+
+// spoilsUDP reports whether a host may spoil the checksum of such a packet.
+func spoilsUDP(l *offload.Layout, head []byte) bool {
+	const dontFragment = 0x40
+	return l.UDP() && !l.IPv6 && l.End-l.IP > maxUDPSum && head[l.IP+6]&dontFragment == 0
+}
+
 // maxTransport is the last place of a transport header that per-packet information
 // can tell.
 const maxTransport = 1<<10 - 1
@@ -113,7 +125,7 @@ const maxTransport = 1<<10 - 1
 func (o *offloads) ask(in *rndis.Info, head []byte, n int, m nic.Offload) bool {
 	l, ok := offload.Parse(head, n)
 	if !ok || l.IP != nic.HeaderLen || int(m.Start) != l.Transport || m.Field != l.Field() || l.End != n ||
-		l.Transport > maxTransport || !o.checksum(&l) {
+		l.Transport > maxTransport || !o.checksum(&l) || spoilsUDP(&l, head) {
 		return false
 	}
 	*in = rndis.Info{}

@@ -92,6 +92,7 @@ type header struct {
 	from, to uint16 // ports
 	seq, ack uint32
 	flags    byte // of TCP, beside ACK
+	loose    bool // IPv4 packets may be fragmented
 }
 
 // packet returns a packet of a shape with right checksums, of any length.
@@ -107,6 +108,9 @@ func (h header) packet(s packets.Shape, payload []byte) []byte {
 		be.PutUint32(b[l4+4:], h.seq)
 		be.PutUint32(b[l4+8:], h.ack)
 		be.PutUint16(b[l4+14:], 0xffff)
+	}
+	if h.loose && !s.V6 {
+		b[20] &^= 0x40
 	}
 	packets.Correct(b)
 	return b

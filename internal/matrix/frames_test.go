@@ -92,6 +92,7 @@ func (w *world) flow(ctx context.Context, h header, s packets.Shape, size int, t
 		payload := packets.Random(n)
 		sent.Write(payload)
 		h.flags = []byte{0, 0x08, 0x01, 0x80}[i%4] // PSH, FIN, CWR
+		h.loose = i%2 == 0
 		b := h.packet(s, payload)
 		w.source.add(stack(s, b, size, takes))
 		h.seq += uint32(n)

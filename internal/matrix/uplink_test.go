@@ -40,7 +40,7 @@ func trace(seed uint64, mtu int) (list []traced) {
 		if r.IntN(2) == 0 {
 			n = r.IntN(size)
 		}
-		h := header{dst: macTAP, from: uint16(flow), to: 9, seq: seq[flow], ack: 7, flags: byte(r.UintN(256)) &^ (flagSYN | flagRST)}
+		h := header{dst: macTAP, from: uint16(flow), to: 9, seq: seq[flow], ack: 7, flags: byte(r.UintN(256)) &^ (flagSYN | flagRST), loose: r.IntN(2) == 0}
 		b := h.packet(s, packets.Random(n))
 		if s.V6 { // the ECN bits
 			b[15] ^= byte(r.IntN(4)) << 4
