@@ -6,8 +6,6 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-
-	"hvnet/guest"
 )
 
 // drops are the counters of a driver that count frames that are lost, or what
@@ -31,7 +29,7 @@ func (w *world) balanced(ctx context.Context, t *testing.T, c Case) {
 		}
 		runtime.Gosched()
 	}
-	for _, g := range []*guest.Guest{w.a, w.b} {
+	for _, g := range w.guests {
 		for _, s := range g.NIC.Stats() {
 			if s.Value != 0 && slices.Contains(drops, s.Name) {
 				t.Errorf("%v: guest %v: %s is %d", c, g.NIC.MAC(), s.Name, s.Value)
@@ -53,7 +51,7 @@ func (w *world) balanced(ctx context.Context, t *testing.T, c Case) {
 
 // unsettled returns an error while a section is not where it belongs.
 func (w *world) unsettled() error {
-	for _, g := range []*guest.Guest{w.a, w.b} {
+	for _, g := range w.guests {
 		for _, a := range g.NIC.Accounts() {
 			if err := a.AtRest(); err != nil {
 				return err

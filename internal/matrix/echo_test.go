@@ -19,7 +19,7 @@ import (
 // An echo is a flow to the gateway's echo service and back: a stack of the simplest
 // kind, which loses nothing, on raw frames.
 type echo struct {
-	w     *world
+	w     *frameWorld
 	h     header
 	s     packets.Shape
 	size  int

@@ -44,7 +44,7 @@ func TestFrames(t *testing.T) {
 			if !c.On("rsc") {
 				prof.Offload.RSCv4, prof.Offload.RSCv6 = 0, 0
 			}
-			w := newWorld(t, prof, c.mtu(), newCatcher())
+			w := newFrameWorld(t, prof, c.mtu(), newCatcher())
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			for i, c := range worlds[key] {
@@ -58,7 +58,7 @@ func TestFrames(t *testing.T) {
 }
 
 // run sends the flow of a case, the number-th one in this world.
-func (w *world) run(ctx context.Context, c Case, number uint16) error {
+func (w *frameWorld) run(ctx context.Context, c Case, number uint16) error {
 	h := header{from: 1024 + number, to: 9, seq: 0xffff8000}
 	s, size := c.shape(), mss(c.shape(), c.mtu())
 	switch c.Of("way") {
@@ -86,7 +86,7 @@ func (c Case) coalesced() bool {
 }
 
 // flow sends payloads of all lengths and looks at what arrives.
-func (w *world) flow(ctx context.Context, h header, s packets.Shape, size int, takes nic.Offloads, at *catcher) error {
+func (w *frameWorld) flow(ctx context.Context, h header, s packets.Shape, size int, takes nic.Offloads, at *catcher) error {
 	sent, got := sha256.New(), sha256.New()
 	for i, n := range lengths(s, size) {
 		payload := packets.Random(n)

@@ -74,7 +74,7 @@ func TestUplink(t *testing.T) {
 			}
 			for name, uplink := range map[string]*catcher{"takes segments": newCatcher(), "takes none": {more: make(chan struct{}, 1)}} {
 				t.Run(fmt.Sprintf("%s/%d/%s", release, mtu, name), func(t *testing.T) {
-					w := newWorld(t, prof, mtu, uplink)
+					w := newFrameWorld(t, prof, mtu, uplink)
 					ctx, cancel := context.WithTimeout(context.Background(), patience)
 					defer cancel()
 					for _, takes := range []nic.Offloads{
@@ -98,7 +98,7 @@ func TestUplink(t *testing.T) {
 }
 
 // atUplink waits for n frames on the wire behind the uplink and sorts them by flow.
-func (w *world) atUplink(ctx context.Context, n int) (got [][][]byte, err error) {
+func (w *frameWorld) atUplink(ctx context.Context, n int) (got [][][]byte, err error) {
 	got = make([][][]byte, len(traceShapes))
 	for n > 0 {
 		frames, err := w.atTAP.take(ctx)

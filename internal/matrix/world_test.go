@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -36,23 +37,16 @@ const (
 	gateway6     = "2001:db8::2/64"
 )
 
-// A world is a host in this process with two guests, the gateway, and what stands for
-// a TAP of the host. Guest a sends.
+// A world is a host in this process with the gateway, and guests of it.
 type world struct {
-	host *host.Host
-	a, b *guest.Guest
-
-	atA, atB, atTAP *catcher
-
-	source *source // of a's pump
+	host   *host.Host
+	guests []*guest.Guest
 }
 
-// newWorld makes a world in which nothing has been sent yet. atTAP gets what is for the TAP.
-func newWorld(t testing.TB, prof profile.Profile, mtu int, atTAP *catcher) *world {
+// newWorld makes a host with a gateway. All of it ends with the test.
+func newWorld(t testing.TB, prof profile.Profile, mtu int) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	w := &world{host: host.New(host.Config{Profile: prof}), atA: newCatcher(), atB: newCatcher(), atTAP: atTAP, source: newSource()}
+	w := &world{host: host.New(host.Config{Profile: prof})}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -60,31 +54,16 @@ func newWorld(t testing.TB, prof profile.Profile, mtu int, atTAP *catcher) *worl
 			t.Errorf("close host: %v", err)
 		}
 	})
-	w.atA.all = true // its address is asked for
 	err := w.host.AddGateway(netstack.GatewayConfig{MAC: macGateway, MTU: mtu,
 		IPv4: netip.MustParsePrefix(gateway4), IPv6: netip.MustParsePrefix(gateway6)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
-		t.Fatal(err)
-	}
-	w.a = w.join(ctx, t, macA, mtu, w.atA)
-	w.b = w.join(ctx, t, macB, mtu, w.atB)
-	pumping, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.a.NIC.Pump(pumping, w.source) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("pump: %v", err)
-		}
-	})
 	return w
 }
 
-// join attaches a guest, with its NIC up.
-func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int, sink nic.Sink) *guest.Guest {
+// join attaches a guest.
+func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int) *guest.Guest {
 	t.Helper()
 	const vps = 2
 	part, far, err := hv.Pipe(vps)
@@ -103,10 +82,44 @@ func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int, si
 			t.Errorf("close guest: %v", err)
 		}
 	})
-	if err := g.NIC.Up(ctx, sink); err != nil {
+	w.guests = append(w.guests, g)
+	return g
+}
+
+// A frameWorld is one of raw frames: guest a sends, and there are guest b and what
+// stands for a TAP of the host.
+type frameWorld struct {
+	*world
+	atA, atB, atTAP *catcher
+
+	source *source // of a's pump
+}
+
+// newFrameWorld makes a world in which nothing has been sent yet. atTAP gets what is
+// for the TAP.
+func newFrameWorld(t testing.TB, prof profile.Profile, mtu int, atTAP *catcher) *frameWorld {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	w := &frameWorld{world: newWorld(t, prof, mtu), atA: newCatcher(), atB: newCatcher(), atTAP: atTAP, source: newSource()}
+	w.atA.all = true // its address is asked for
+	if _, err := w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
 		t.Fatal(err)
 	}
-	return g
+	a, b := w.join(ctx, t, macA, mtu), w.join(ctx, t, macB, mtu)
+	if err := errors.Join(a.NIC.Up(ctx, w.atA), b.NIC.Up(ctx, w.atB)); err != nil {
+		t.Fatal(err)
+	}
+	pumping, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.NIC.Pump(pumping, w.source) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("pump: %v", err)
+		}
+	})
+	return w
 }
 
 // A catcher is a sink like a TAP's: it takes what that takes, and keeps the frames.
