@@ -92,7 +92,7 @@ func Pairs(axes []Axis) (list []Case) {
 		c.at[p.a], c.at[p.b] = p.i, p.j
 		for x := range c.at {
 			if c.at[x] < 0 {
-				c.choose(x, open)
+				c.choose(x, len(list), open)
 			}
 		}
 		for _, p := range c.pairs() {
@@ -104,10 +104,11 @@ func Pairs(axes []Axis) (list []Case) {
 }
 
 // choose gives the case the value of axis x that covers the most open pairs with
-// those that it has.
-func (c Case) choose(x int, open map[pair]bool) {
+// those that it has. Of equal ones it is another one by turns.
+func (c Case) choose(x, turn int, open map[pair]bool) {
 	best, value := -1, 0
-	for v := range c.axes[x].Values {
+	for k := range c.axes[x].Values {
+		v := (k + turn) % len(c.axes[x].Values)
 		c.at[x] = v
 		n := 0
 		for _, p := range c.pairs() {

@@ -5,10 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 
+	"hvnet/internal/need"
 	"hvnet/internal/packets"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
@@ -21,7 +21,7 @@ var frameAxes = []Axis{profiles, sizes, rsc, versions, protocols, ways, sums, ls
 // is right, and nothing is lost on either half.
 func TestFrames(t *testing.T) {
 	cases := Pairs(frameAxes)
-	if os.Getenv("HVNET_LONG") == "1" {
+	if need.All() {
 		cases = All(frameAxes)
 	}
 	const front = 3
