@@ -36,9 +36,8 @@ type Info struct {
 	Channels        int // open
 	ReceiveSections int
 	SendSections    int
-	SectionsInUse   int // receive sections that the guest has at this moment
-	// Receive says where the receive sections are: in flight with the guest, or held by
-	// nobody at any time.
+	// Receive says where the receive sections are: in flight are those that the guest
+	// has at this moment.
 	Receive          nic.Account
 	RSS              bool
 	Filter           uint32
@@ -115,12 +114,11 @@ func (s *session) info(info *Info, sum *counters) {
 		}
 		info.Channels++
 		q.ch.Lock()
-		info.SectionsInUse += q.data.given + q.control.given
+		info.Receive.InFlight += q.data.given + q.control.given
 		info.Receive.Free += len(q.data.free) + len(q.control.free)
 		q.ch.Unlock()
 		info.Signals += q.ch.Stats().Signals
 		info.Queues = append(info.Queues, q.count.stats())
 		q.count.addTo(sum)
 	}
-	info.Receive.InFlight = info.SectionsInUse
 }
