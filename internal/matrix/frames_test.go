@@ -45,9 +45,9 @@ func TestFrames(t *testing.T) {
 				prof.Offload.RSCv4, prof.Offload.RSCv6 = 0, 0
 			}
 			w := newFrameWorld(t, prof, c.mtu(), newCatcher())
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
 			for i, c := range worlds[key] {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
 				if err := w.run(ctx, c, uint16(i)); err != nil {
 					t.Fatalf("%v: %v", c, err)
 				}
