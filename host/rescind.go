@@ -36,7 +36,7 @@ func takeAway(ports ...*port) {
 	}
 	end := time.Now().Add(drainTime)
 	for _, p := range ports {
-		for p.dev.Info().SectionsInUse > 0 && time.Now().Before(end) {
+		for p.dev.Info().Receive.InFlight > 0 && time.Now().Before(end) {
 			time.Sleep(time.Millisecond)
 		}
 		p.offered.Rescind()

@@ -168,6 +168,13 @@ func TestNoAllocations(t *testing.T) {
 		}
 		drainAll(q, x)
 	})
+	cut := packets.Partial(packets.Shape{UDP: true}.Frame(packets.Random(20000)), nic.SegmentUDP, 1400)
+	check("Send of what is cut here", func() {
+		if n.Send(0, []nic.Frame{cut}) != 1 {
+			t.Error("Send refused the frame")
+		}
+		drainAll(q, x)
+	})
 	ranges := receiveRanges(x, 1500)
 	check("receive", func() {
 		x.give(8, ranges[:4])

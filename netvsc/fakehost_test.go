@@ -483,13 +483,12 @@ func open(t testing.TB, h *fakeHost, cfg Config) *NIC {
 // checkPools checks that a closed NIC has all of its memory back.
 func checkPools(t testing.TB, n *NIC) {
 	t.Helper()
-	s := n.session.Load()
-	for what, p := range map[string]*pool{"sections": s.sections, "page runs": s.runs, "control pages": s.pages} {
-		if p.idle() != p.max {
-			t.Errorf("%d of %d %s are lost", p.max-p.idle(), p.max, what)
+	for _, a := range n.Accounts() {
+		if err := a.AtRest(); err != nil {
+			t.Error(err)
 		}
 	}
-	for _, q := range s.queues {
+	for _, q := range n.session.Load().queues {
 		if q.txns.live != 0 {
 			t.Errorf("channel %d: %d transactions are lost", q.index, q.txns.live)
 		}

@@ -54,11 +54,11 @@ func (t *sender) openRun() bool {
 // landed takes a frame of n bytes that the source has put where land said. Only
 // now its flow is known, and with it the channel: a frame for another one than
 // that of the batch it landed in is copied over, but what lies in a page run is
-// only handed over.
-func (t *sender) landed(first []byte, n int, m nic.Offload) {
+// only handed over. It returns false if there is no memory for another one.
+func (t *sender) landed(first []byte, n int, m nic.Offload) bool {
 	s := t.s
 	if !s.sendable(n, m) {
-		return
+		return true
 	}
 	here := min(n, len(first))
 	to, e := &t.lanes[0], entrySet(0)
@@ -69,7 +69,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 	}
 	head := t.head[:copy(t.head[:look], first[:here])]
 	if !t.tell(head) {
-		return
+		return true
 	}
 	if len(t.lanes) > 1 {
 		to, e = t.lane(t.flow(head))
@@ -77,8 +77,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 	}
 	if m.Checksum == nic.ChecksumPartial {
 		if !t.offloads.ask(&t.info, head, n, m) {
-			t.landedOffload(to, e, first[:here], n, m)
-			return
+			return t.landedOffload(to, e, first[:here], n, m)
 		}
 		copy(first, head)
 	}
@@ -87,7 +86,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 		t.post(to)
 		to.open.run, t.run = t.run, none
 		t.commit(to, n, e)
-		return
+		return true
 	case to == t.cur:
 	case t.steer(to, first[:here], n):
 	default: // the section it landed in is nobody's yet
@@ -96,6 +95,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) {
 		t.cur = to
 	}
 	t.commitLanded(to, n, here, e)
+	return true
 }
 
 // steer copies the first bytes of a frame of n to a batch of the lane it belongs

@@ -101,6 +101,18 @@ func (o *offloads) large(k nic.Segment) largeSend {
 	return largeSend{}
 }
 
+// maxUDPSum is the longest IPv4 packet in bytes, headers included, for which a host can
+// be trusted with the checksum of UDP unless the packet may not be fragmented: Azure's
+// get that of longer ones wrong. Hosts don't say whether they do, so it is done here for
+// all of them, as FreeBSD's hn does.
+const maxUDPSum = 1420
+
+// spoilsUDP reports whether a host may spoil the checksum of such a packet.
+func spoilsUDP(l *offload.Layout, head []byte) bool {
+	const dontFragment = 0x40
+	return l.UDP() && !l.IPv6 && l.End-l.IP > maxUDPSum && head[l.IP+6]&dontFragment == 0
+}
+
 // maxTransport is the last place of a transport header that per-packet information
 // can tell.
 const maxTransport = 1<<10 - 1
@@ -118,7 +130,7 @@ func (o *offloads) ask(in *rndis.Info, head []byte, n int, m nic.Offload) bool {
 	// Offsets in the information are those of the frame without tag.
 	transport := l.Transport - tagBytes(in)
 	if !ok || l.IP != nic.HeaderLen+tagBytes(in) || int(m.Start) != l.Transport || m.Field != l.Field() || l.End != n ||
-		transport > maxTransport || !o.checksum(&l) {
+		transport > maxTransport || !o.checksum(&l) || spoilsUDP(&l, head) {
 		return false
 	}
 	if m.Segment == nic.SegmentNone {
@@ -168,52 +180,6 @@ func (t *sender) addOffload(l *lane, e entrySet, f *nic.Frame) bool {
 	return t.cut(l, e, f, o.unit(m))
 }
 
-// cutting is the working memory of cut.
-type cutting struct {
-	cut   offload.Segmenter
-	piece nic.Frame
-	room  [nic.HeadLen]byte
-	body  [][]byte
-}
-
-// forget lets go of the memory of others.
-func (c *cutting) forget() {
-	c.cut, c.piece = offload.Segmenter{}, nic.Frame{}
-	clear(c.body)
-}
-
-// cut sends a frame in pieces that the host takes. What there is no memory for is
-// lost when something of the frame has been sent, as in any queue that is full.
-func (t *sender) cut(l *lane, e entrySet, f *nic.Frame, unit int) bool {
-	size := int(f.Offload.Size)
-	c := &t.cutting[0]
-	if unit > size {
-		c = &t.cutting[1] // the last piece may have to be cut while this goes on
-	}
-	defer c.forget()
-	if !c.cut.Begin(f, unit, true) {
-		t.s.n.count.Add(counter.TxMalformed, 1)
-		return true
-	}
-	for first := true; c.cut.More(); first = false {
-		c.body = c.cut.Next(&c.piece, c.room[:], c.body[:0])
-		var ok bool
-		if c.piece.Offload.Segment != nic.SegmentNone && !t.asks(&c.piece) {
-			ok = t.cut(l, e, &c.piece, size) // too few segments
-		} else {
-			ok = t.addOffload(l, e, &c.piece)
-		}
-		if !ok && first {
-			return false
-		}
-		if !ok {
-			t.s.n.count.Add(counter.TxNoMemory, 1)
-			return true
-		}
-	}
-	return true
-}
-
 // asks reports whether the host takes a frame as it is.
 func (t *sender) asks(f *nic.Frame) bool {
 	head := t.head[:copy(t.head[:], f.Head)]
@@ -224,24 +190,6 @@ func (t *sender) asks(f *nic.Frame) bool {
 func complete(mem []byte, m nic.Offload) {
 	f := nic.Frame{Head: mem, Offload: m}
 	offload.Complete(&f)
-}
-
-// landedOffload is landed for a frame that leaves something to be done that the host
-// does not do. It leaves the memory that it has landed in, for it may have to be
-// read while pieces of it go there.
-func (t *sender) landedOffload(l *lane, e entrySet, first []byte, n int, m nic.Offload) {
-	if t.whole == nil {
-		t.whole = make([]byte, maxLarge)
-	}
-	b := t.whole[:n]
-	k := copy(b, first)
-	if k < n {
-		copy(b[k:], t.s.runs.bytes(t.run))
-	}
-	f := nic.Frame{Head: b, Offload: m}
-	if !t.addOffload(l, e, &f) {
-		t.s.n.count.Add(counter.TxNoMemory, 1)
-	}
 }
 
 // verified puts what the host says about checksums into the metadata of a received

@@ -43,6 +43,7 @@ func (n *NIC) Pump(ctx context.Context, src nic.Source) error {
 		return ErrClosed
 	}
 	defer n.removePump(p)
+	defer p.drop()
 	defer context.AfterFunc(ctx, src.Wake)()
 	for {
 		if ctx.Err() != nil {
@@ -79,7 +80,11 @@ func (p *pump) round() error {
 		return errStarved
 	}
 	if p.send == nil || p.send.s != s {
+		if p.send != nil {
+			p.send.dropKept()
+		}
 		p.send = newSender(s)
+		p.send.keeps = true
 	}
 	if p.blocked = s.blocked(p.blocked); p.blocked != nil {
 		return errStarved
@@ -94,7 +99,10 @@ func (p *pump) round() error {
 		src = p.via.Batch()
 	}
 	var err error
-	for range pumpBatch {
+	if !t.sendKept() || t.held != 0 {
+		err = errStarved
+	}
+	for i := 0; err == nil && i < pumpBatch; i++ {
 		first, rest := t.land()
 		if first == nil {
 			err = errStarved
@@ -105,10 +113,8 @@ func (p *pump) round() error {
 		if k, m, err = src.ReadFrame(first, rest); err != nil {
 			break
 		}
-		t.landed(first, k, m)
-		if t.held != 0 {
+		if !t.landed(first, k, m) || t.held != 0 {
 			err = errStarved
-			break
 		}
 	}
 	p.blocked = t.flush()
@@ -117,6 +123,15 @@ func (p *pump) round() error {
 		return errStarved
 	}
 	return err
+}
+
+// drop counts what the pump has read and not sent.
+func (p *pump) drop() {
+	p.n.gate.RLock()
+	defer p.n.gate.RUnlock()
+	if p.send != nil {
+		p.send.dropKept()
+	}
 }
 
 // blocked returns q if it is a queue of this attachment and stopped.
@@ -157,7 +172,13 @@ func (p *pump) ready() bool {
 	if t := p.send; t != nil && t.s == s && !t.settled() {
 		return false
 	}
-	return s.blocked(p.blocked) == nil && s.landable()
+	if s.blocked(p.blocked) != nil {
+		return false
+	}
+	if p.send != nil && p.send.s == s && p.send.kept.waiting() {
+		return s.runs.idle() > 0 // which takes whatever comes next of it
+	}
+	return s.landable()
 }
 
 // landable reports whether there is memory for another frame.

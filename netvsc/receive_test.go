@@ -53,6 +53,62 @@ func TestReceiveSeveralRanges(t *testing.T) {
 	}
 }
 
+// TestReceiveSeveralInRange has ranges of several messages: frames behind frames, in
+// more ranges than a batch has room for, and behind the last one padding.
+func TestReceiveSeveralInRange(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	r := up(t, n)
+	join := func(from, k, size int) (message []byte, frames [][]byte) {
+		for i := range k {
+			f := frame(from+i, size)
+			m := append(make([]byte, headroom), f...)
+			rndis.PutPacketAt(m, headroom, size, &rndis.Info{Has: rndis.HasHash, Hash: uint32(i)})
+			m = append(m, make([]byte, -len(m)&7)...)
+			rndis.SetPacketLength(m, len(m))
+			message, frames = append(message, m...), append(frames, f)
+		}
+		return message, frames
+	}
+	control := rndis.Keepalive{}.Append(nil)
+	var want [][]byte
+	for _, tt := range []struct {
+		name        string
+		count, size int
+		behind      []byte
+		ranges      int
+	}{
+		{name: "one", count: 1, size: 100, ranges: 1},
+		{name: "two", count: 2, size: 700, ranges: 1},
+		{name: "many", count: 12, size: 60, ranges: 100},
+		{name: "zeros behind", count: 2, size: 100, behind: make([]byte, 100), ranges: 3},
+		{name: "a few bytes behind", count: 2, size: 100, behind: []byte{1, 0, 0, 0, 255}, ranges: 3},
+		{name: "a control message behind", count: 2, size: 100, behind: append(control, make([]byte, 40)...), ranges: 1},
+		{name: "a longer frame than there is behind", count: 1, size: 100, behind: append([]byte{1, 0, 0, 0, 200, 0, 0, 0}, make([]byte, 60)...), ranges: 1},
+	} {
+		var messages [][]byte
+		for i := range tt.ranges {
+			m, frames := join(i, tt.count, tt.size)
+			messages, want = append(messages, append(m, tt.behind...)), append(want, frames...)
+		}
+		if err := h.queue(0).indicate(messages...); err != nil {
+			t.Fatal(tt.name, err)
+		}
+		sameFrames(t, r.wait(t, len(want)), want)
+	}
+	if bad := n.count.Load(counter.HostBadPacket); bad != 0 {
+		t.Errorf("%d are refused", bad)
+	}
+
+	// One that is wrong is refused, and counted; those in front of it are there.
+	m, frames := join(0, 2, 100)
+	put32(m, len(m)/2+8, 4000) // where the data of the second one begin
+	h.queue(0).indicate(m)
+	want = append(want, frames[0])
+	h.until(t, "it is refused", func() bool { return n.count.Load(counter.HostBadPacket) == 1 })
+	sameFrames(t, r.wait(t, len(want)), want)
+}
+
 func TestReceiveInfo(t *testing.T) {
 	h := newFakeHost()
 	n := open(t, h, Config{})

@@ -85,7 +85,7 @@ func (q *queue) tooBig(b []byte) {
 	q.owe(p.TID, true)
 }
 
-// transfer handles a packet of received messages, one in each range, and returns
+// transfer handles a packet of received messages, as a rule one in each range, and returns
 // whether all were good. Whatever is wrong with it, the host gets its completion,
 // so that the sections aren't lost to both sides.
 func (q *queue) transfer(p *vmbus.Packet) bool {
@@ -102,7 +102,7 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	ok := true
 	for _, r := range ranges {
 		if !r.Within(len(rx.mem)) || int(r.Count) > rx.section ||
-			!q.received(rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
+			!q.messages(rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
 			q.join.abandon() // a packet with a hole is none
 			ok = false
@@ -115,16 +115,32 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	return ok
 }
 
-// received handles one RNDIS message in shared memory, and returns false if it is
-// to be refused. What decides is copied once and then used.
-func (q *queue) received(m []byte) bool {
+// messages handles the RNDIS messages of a range in shared memory, and returns false if
+// one is to be refused. Behind a PACKET there may be others; what else is there is padding.
+func (q *queue) messages(m []byte) bool {
+	for first := true; ; first = false {
+		n, ok := q.received(m, first)
+		if m = m[n:]; !ok || len(m) < rndis.PacketHeaderSize {
+			return ok
+		}
+	}
+}
+
+// received handles the RNDIS message at the start of m, in shared memory, and returns its
+// length, all of m if no other one can follow, and false if it is to be refused. What
+// decides is copied once and then used. Behind the first message of a range only a
+// PACKET is one.
+func (q *queue) received(m []byte, first bool) (n int, ok bool) {
 	front := q.front[:copy(q.front[:frontSize], m)]
 	h, err := rndis.ParseHeader(front, len(m))
+	if !first && (err != nil || h.Type != rndis.TypePacket) {
+		return len(m), true
+	}
 	if err != nil {
-		return false
+		return len(m), false
 	}
 	if h.Type != rndis.TypePacket {
-		return q.s.control(h, front, m)
+		return len(m), q.s.control(h, front, m)
 	}
 	p, err := rndis.ParsePacket(front, len(m))
 	if err != nil && len(m) > frontSize {
@@ -134,22 +150,22 @@ func (q *queue) received(m []byte) bool {
 		p, err = rndis.ParsePacket(front, len(m))
 	}
 	if err != nil || p.DataLen > nic.MaxFrame {
-		return false
+		return len(m), false
 	}
 	q.info.Has = 0
 	if len(p.PPI) > 0 && p.Info(&q.info) != nil {
-		return false
+		return len(m), false
 	}
 	data := m[p.DataOffset : p.DataOffset+p.DataLen]
 	if q.info.Has&rndis.HasPacketID != 0 && q.info.PacketID.Flags()&rndis.PacketFragment != 0 {
-		return q.fragment(data)
+		return p.Length, q.fragment(data)
 	}
 	q.join.abandon()
 	if len(data) < nic.MinFrame {
-		return false
+		return len(m), false
 	}
 	q.frame(data)
-	return true
+	return p.Length, true
 }
 
 // frame adds a frame to the batch.
@@ -163,6 +179,10 @@ func (q *queue) frame(data []byte) {
 // begun adds a frame that begins with data, in shared memory, to the batch. Its first
 // bytes become private.
 func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
+	if len(q.frames) == cap(q.frames) { // several in each range
+		q.deliver()
+		q.frames, q.body, q.bytes = q.frames[:0], q.body[:0], 0
+	}
 	sl := &q.slots[len(q.frames)]
 	q.frames = q.frames[:len(q.frames)+1]
 	f := &q.frames[len(q.frames)-1]

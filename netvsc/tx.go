@@ -59,10 +59,11 @@ type sender struct {
 	spare batch             // or else in the section of this one, if it has one,
 	run   int32             // and on, or alone, in this page run
 	head  [nic.HeadLen]byte // private copy of what decides about the frame
-	whole []byte            // of a frame that the driver has to work on
 	info  rndis.Info        // what the host is asked for the frame
+	keeps bool              // what there is no memory for is kept
+	kept  kept
 
-	cutting [2]cutting // one for pieces that are cut again
+	cutting cutting
 }
 
 func newSender(s *session) *sender {

@@ -55,7 +55,7 @@ func (g *fakeGuest) widen(n int) (guests, hosts []*channel.Channel) {
 func (g *fakeGuest) inUse(want int) {
 	g.t.Helper()
 	for end := time.Now().Add(patience); ; runtime.Gosched() {
-		got := g.dev.Info().SectionsInUse
+		got := g.dev.Info().Receive.InFlight
 		if got == want {
 			return
 		}
@@ -205,7 +205,7 @@ func TestSubChannelOrder(t *testing.T) {
 	before := g.dev.Info()
 	g.complete(guests[0], p.TID)
 	g.settle()
-	if info := g.dev.Info(); info.SectionsInUse != before.SectionsInUse || info.Faults != before.Faults+1 {
+	if info := g.dev.Info(); info.Receive.InFlight != before.Receive.InFlight || info.Faults != before.Faults+1 {
 		t.Errorf("returned on another channel: %+v", info)
 	}
 	g.account()

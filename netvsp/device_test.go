@@ -85,12 +85,12 @@ func TestFramesToGuest(t *testing.T) {
 			t.Errorf("frame %d is\n%x, want\n%x", i, got[i], list[i])
 		}
 	}
-	if n := g.dev.Info().SectionsInUse; n != len(list) {
+	if n := g.dev.Info().Receive.InFlight; n != len(list) {
 		t.Errorf("%d sections in use, want %d", n, len(list))
 	}
 	g.complete(g.ch, p.TID)
 	g.settle()
-	if n := g.dev.Info().SectionsInUse; n != 0 {
+	if n := g.dev.Info().Receive.InFlight; n != 0 {
 		t.Errorf("%d sections in use after the completion", n)
 	}
 
@@ -147,7 +147,7 @@ func TestSections(t *testing.T) {
 		tids = append(tids, g.next(g.ch).TID)
 	}
 	g.dev.WriteFrames(one)
-	if info := g.dev.Info(); info.SectionsInUse != data || info.RxDropped[DropNoSection] != 1 {
+	if info := g.dev.Info(); info.Receive.InFlight != data || info.RxDropped[DropNoSection] != 1 {
 		t.Fatalf("all sections used: %+v", info)
 	}
 	// Control messages have sections of their own.
@@ -160,15 +160,15 @@ func TestSections(t *testing.T) {
 		g.complete(g.ch, id)
 	}
 	g.settle()
-	if info := g.dev.Info(); info.SectionsInUse != data-1 || info.Faults != 5 {
-		t.Errorf("after bad completions: %d in use, want %d; %d faults, want 5", info.SectionsInUse, data-1, info.Faults)
+	if info := g.dev.Info(); info.Receive.InFlight != data-1 || info.Faults != 5 {
+		t.Errorf("after bad completions: %d in use, want %d; %d faults, want 5", info.Receive.InFlight, data-1, info.Faults)
 	}
 	for _, id := range tids[1:] {
 		g.complete(g.ch, id)
 	}
 	g.settle()
-	if info := g.dev.Info(); info.SectionsInUse != 0 {
-		t.Errorf("%d sections in use at the end", info.SectionsInUse)
+	if info := g.dev.Info(); info.Receive.InFlight != 0 {
+		t.Errorf("%d sections in use at the end", info.Receive.InFlight)
 	}
 }
 

@@ -96,7 +96,7 @@ func TestFault(t *testing.T) {
 		large.Body = [][]byte{large.Body[0][:1500], view[:len(large.Body[0])-1500]}
 		f.Truncate(0)
 		g.dev.WriteFrames([]nic.Frame{large})
-		if info := g.dev.Info(); info.RxDropped[DropFault] != 1 || info.SectionsInUse != 0 || info.Stage != StageUp {
+		if info := g.dev.Info(); info.RxDropped[DropFault] != 1 || info.Receive.InFlight != 0 || info.Stage != StageUp {
 			t.Errorf("%+v", info)
 		}
 		g.account()

@@ -172,7 +172,7 @@ func TestGolden(t *testing.T) {
 	}
 	g.ask(nvsp.OIDQueryEx{}.Append(nil)) // a round trip: the revokes have been seen
 	info := g.dev.Info()
-	if info.Faults != 0 || info.Failures != 0 || info.ReceiveSections != 0 || info.SendSections != 0 || info.SectionsInUse != 0 {
+	if info.Faults != 0 || info.Failures != 0 || info.ReceiveSections != 0 || info.SendSections != 0 || info.Receive.InFlight != 0 {
 		t.Errorf("at the end: %+v", info)
 	}
 }

@@ -29,14 +29,16 @@ type Info struct {
 	// apart to change settings, or gets it back after a rescind, does so again.
 	Opened uint64
 
-	VMBus            vmbus.Version // 0 while closed
-	NVSP             nvsp.Version  // 0 before it is negotiated
-	NDIS             nvsp.NDISVersion
-	MTU              int // without Ethernet header
-	Channels         int // open
-	ReceiveSections  int
-	SendSections     int
-	SectionsInUse    int // receive sections that the guest has at this moment
+	VMBus           vmbus.Version // 0 while closed
+	NVSP            nvsp.Version  // 0 before it is negotiated
+	NDIS            nvsp.NDISVersion
+	MTU             int // without Ethernet header
+	Channels        int // open
+	ReceiveSections int
+	SendSections    int
+	// Receive says where the receive sections are: in flight are those that the guest
+	// has at this moment.
+	Receive          nic.Account
 	RSS              bool
 	Filter           uint32
 	Link             nic.LinkState
@@ -90,6 +92,7 @@ func (s *session) info(info *Info, sum *counters) {
 	info.Link, info.Filter = s.rndis.link, s.rndis.filter
 	info.RSS = len(s.steer.Load().table) > 0
 	info.ReceiveSections, info.SendSections = s.receive.count, s.send.count
+	info.Receive = nic.Account{What: "receive sections", Total: s.receive.count}
 	if c.mtu > 0 {
 		info.MTU = c.mtu - nic.HeaderLen
 	}
@@ -111,7 +114,8 @@ func (s *session) info(info *Info, sum *counters) {
 		}
 		info.Channels++
 		q.ch.Lock()
-		info.SectionsInUse += q.data.given + q.control.given
+		info.Receive.InFlight += q.data.given + q.control.given
+		info.Receive.Free += len(q.data.free) + len(q.control.free)
 		q.ch.Unlock()
 		info.Signals += q.ch.Stats().Signals
 		info.Queues = append(info.Queues, q.count.stats())

@@ -210,6 +210,16 @@ func askedLarge(f *nic.Frame, large rndis.LargeSend, offered *rndis.HardwareOffl
 	return nil
 }
 
+// spoil leaves the checksum of a UDP packet as the guest has left it, if the packet is
+// one of those that hosts with this fault get wrong; see profile.Profile.SpoiledUDP.
+func spoil(f *nic.Frame, longest int) {
+	const dontFragment, udp = 0x40, 17
+	at, ipv6 := offload.NetworkHeader(f.Head)
+	if at > 0 && !ipv6 && f.Head[at+9] == udp && f.Head[at+6]&dontFragment == 0 && f.Len()-at > longest {
+		f.Offload = nic.Offload{}
+	}
+}
+
 // truncate cuts a frame off after n bytes.
 func truncate(f *nic.Frame, n int) {
 	f.Head = f.Head[:min(n, len(f.Head))]

@@ -284,14 +284,14 @@ func TestCoalescedDropped(t *testing.T) {
 	for range fits + 2 {
 		g.dev.WriteFrames([]nic.Frame{big(62000, 1460)})
 	}
-	if info := g.dev.Info(); info.RxDropped[DropNoSection] != 2 || info.SectionsInUse != 43*fits {
-		t.Errorf("%d dropped for want of sections, %d in use; want 2, %d", info.RxDropped[DropNoSection], info.SectionsInUse, 43*fits)
+	if info := g.dev.Info(); info.RxDropped[DropNoSection] != 2 || info.Receive.InFlight != 43*fits {
+		t.Errorf("%d dropped for want of sections, %d in use; want 2, %d", info.RxDropped[DropNoSection], info.Receive.InFlight, 43*fits)
 	}
 	// More segments than a packet of the ring has ranges: sections are filled.
 	g = coalescingGuest(t)
 	g.dev.WriteFrames([]nic.Frame{big(62000, 100)})
-	if info := g.dev.Info(); info.SectionsInUse != 43 || len(info.RxDropped) != 0 {
-		t.Errorf("segments of 100 bytes take %d sections: %v", info.SectionsInUse, info.RxDropped)
+	if info := g.dev.Info(); info.Receive.InFlight != 43 || len(info.RxDropped) != 0 {
+		t.Errorf("segments of 100 bytes take %d sections: %v", info.Receive.InFlight, info.RxDropped)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestOffloadNoAllocation(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("to the guest, coalesced %v: %v allocations", coalesce, n)
 		}
-		if info := g.dev.Info(); info.Faults != 0 || len(info.RxDropped) != 0 || info.SectionsInUse != 0 {
+		if info := g.dev.Info(); info.Faults != 0 || len(info.RxDropped) != 0 || info.Receive.InFlight != 0 {
 			t.Errorf("%+v", info)
 		}
 	}

@@ -53,6 +53,7 @@ type queue struct {
 	sendBuf buffer
 	longest int // frame in bytes, tag included
 	offered *rndis.HardwareOffload
+	spoiled int // profile.Profile.SpoiledUDP
 	okBytes []byte
 	noBytes []byte // payloads of the completions of data: success and failure
 	packet  [maxPacket]byte
@@ -106,6 +107,7 @@ func newQueue(s *session, ch *channel.Channel) *queue {
 func (q *queue) limits(c *control) {
 	q.longest = c.mtu + vlanTag
 	q.offered = &c.profile.Offload
+	q.spoiled = c.profile.SpoiledUDP
 	q.okBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusSuccess}.Append(nil))
 	q.noBytes = c.pad(nvsp.RNDISPacketComplete{Status: nvsp.StatusFail}.Append(nil))
 }

@@ -158,6 +158,9 @@ func (q *queue) frames() error {
 func (q *queue) check() {
 	frames := q.batch.frames
 	f := &frames[len(frames)-1]
+	if q.spoiled > 0 && f.Offload.Checksum == nic.ChecksumPartial {
+		spoil(f, q.spoiled)
+	}
 	reason := Drop(-1)
 	switch n := f.Len(); {
 	case n < nic.MinFrame:

@@ -161,7 +161,7 @@ func TestNoAllocation(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("to the guest: %v allocations per batch of 32", n)
 	}
-	if info := g.dev.Info(); info.Faults != 0 || len(info.RxDropped) != 0 || info.SectionsInUse != 0 {
+	if info := g.dev.Info(); info.Faults != 0 || len(info.RxDropped) != 0 || info.Receive.InFlight != 0 {
 		t.Errorf("%+v", info)
 	}
 }

@@ -213,7 +213,7 @@ func (g *fakeGuest) taken(ch *channel.Channel) (list [][]byte) {
 // returned waits until the device has all sections back.
 func (g *fakeGuest) returned() {
 	g.t.Helper()
-	for end := time.Now().Add(patience); g.dev.Info().SectionsInUse > 0; runtime.Gosched() {
+	for end := time.Now().Add(patience); g.dev.Info().Receive.InFlight > 0; runtime.Gosched() {
 		if time.Now().After(end) {
 			g.t.Fatalf("waiting for sections to be back: %+v", g.dev.Info())
 		}

@@ -197,7 +197,7 @@ func TestTrapLongestFrames(t *testing.T) {
 	if want := uint64(len(lengths)); info.TxDropped[DropTooLong] != want || info.RxDropped[DropTooLong] != want {
 		t.Errorf("dropped as too long: %d from and %d for the guest, want %d", info.TxDropped[DropTooLong], info.RxDropped[DropTooLong], want)
 	}
-	if info.SectionsInUse != 0 || info.Stats.TxFrames != 0 || info.Stats.RxFrames != 0 {
+	if info.Receive.InFlight != 0 || info.Stats.TxFrames != 0 || info.Stats.RxFrames != 0 {
 		t.Errorf("info: %+v", info)
 	}
 	g.bySection(0, packet(ether(otherMAC, guestMAC, 60, 0), nil))

@@ -42,6 +42,12 @@ func (s *Segmenter) Begin(f *nic.Frame, unit int, partial bool) bool {
 // More reports whether another piece is left.
 func (s *Segmenter) More() bool { return s.done < s.l.End-s.l.Payload }
 
+// Left returns how many bytes of payload are left for pieces.
+func (s *Segmenter) Left() int { return s.l.End - s.l.Payload - s.done }
+
+// SetUnit changes the payload of the pieces that are left; see [Segmenter.Begin].
+func (s *Segmenter) SetUnit(unit int) { s.unit = max(unit, int(s.f.Offload.Size)) }
+
 // Flags of a TCP header's byte 13.
 const (
 	tcpFIN = 0x01

@@ -142,6 +142,29 @@ func TestSegments(t *testing.T) {
 				again = append(again, packets.Bytes(&p))
 			}
 		}
+		// Nor does it matter when the rest is cut later than the beginning.
+		var c offload.Segmenter
+		stop := rapid.IntRange(0, len(pieces)-1).Draw(r, "stop")
+		c.Begin(&f, size, false)
+		for range stop {
+			var p nic.Frame
+			c.Next(&p, make([]byte, nic.HeadLen), nil)
+		}
+		if want := n - stop*size; c.Left() != want {
+			r.Fatalf("%d bytes are left after %d pieces, want %d", c.Left(), stop, want)
+		}
+		c.SetUnit(nic.MaxFrame)
+		var rest nic.Frame
+		c.Next(&rest, make([]byte, nic.HeadLen), nil)
+		if rest.Offload.Segment != nic.SegmentNone {
+			for i, p := range cut(t, &rest, size, false) {
+				if b := packets.Bytes(&p); !bytes.Equal(b, pieces[stop+i]) {
+					r.Fatalf("piece %d of the rest after %d: %x, want %x", i, stop, b, pieces[stop+i])
+				}
+			}
+		} else if b := packets.Bytes(&rest); stop != len(pieces)-1 || !bytes.Equal(b, pieces[stop]) {
+			r.Fatalf("the rest after %d of %d pieces is %x", stop, len(pieces), b)
+		}
 		if len(again) != len(pieces) {
 			r.Fatalf("in two steps %d pieces, in one %d", len(again), len(pieces))
 		}

@@ -172,7 +172,7 @@ func TestGuestDeath(t *testing.T) {
 	work.Wait()
 	tidy := func() (wrong string) {
 		for _, p := range h.Ports() {
-			if p.Switch.Name == "doomed" || p.Guest != nil && (p.Guest.SectionsInUse != 0 || p.Guest.Faults != 0) {
+			if p.Switch.Name == "doomed" || p.Guest != nil && (p.Guest.Receive.InFlight != 0 || p.Guest.Faults != 0) {
 				wrong = fmt.Sprintf("port %s: %+v", p.Switch.Name, p.Guest)
 			}
 		}

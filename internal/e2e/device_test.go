@@ -115,6 +115,11 @@ func newDeviceGuest(t *testing.T, ctx context.Context, sw *vswitch.Switch, prof 
 		if err := g.nic.Close(end); err != nil {
 			t.Errorf("close NIC: %v", err)
 		}
+		for _, a := range g.nic.Accounts() {
+			if err := a.AtRest(); err != nil {
+				t.Error(err)
+			}
+		}
 		if info := g.dev.Info(); info.Stage != netvsp.StageClosed || info.Faults != 0 {
 			t.Errorf("device after the NIC was closed: %+v", info)
 		}

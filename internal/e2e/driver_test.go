@@ -140,6 +140,11 @@ func newDriverRigOn(t testing.TB, p profile.Profile, vps int, cfg netvsc.Config)
 		if err := r.nic.Close(ctx); err != nil {
 			t.Errorf("close NIC: %v", err)
 		}
+		for _, a := range r.nic.Accounts() {
+			if err := a.AtRest(); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := bus.Unload(ctx); err != nil && !r.gone {
 			t.Errorf("unload: %v", err)
 		}

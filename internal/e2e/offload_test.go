@@ -149,9 +149,7 @@ func TestOffloadFromGuest(t *testing.T) {
 	for _, release := range profile.Names() {
 		for _, way := range []string{"send", "pump"} {
 			t.Run(release+"/"+way, func(t *testing.T) {
-				// What has to be cut when no section is left is lost: there are enough for
-				// all, however late the driver hears that the host is done.
-				r := newDriverRig(t, release, 2, netvsc.Config{Queues: 2, TxSections: 2500})
+				r := newDriverRig(t, release, 2, netvsc.Config{Queues: 2})
 				port := newOffloadSink(takesAll)
 				r.port.echo = port
 				if err := r.nic.Up(context.Background(), newDriverPort()); err != nil {

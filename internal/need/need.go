@@ -39,9 +39,15 @@ func missing(t testing.TB, what string) {
 // is the command that does.
 func Long(t testing.TB, how string) {
 	t.Helper()
-	if os.Getenv("HVNET_LONG") != "1" && os.Getenv("HVNET_REQUIRE_TOOLS") != "1" {
+	if !All() {
 		t.Skipf("this test takes minutes: %s runs it", how)
 	}
+}
+
+// All reports whether a test that has a short form shall try everything: HVNET_LONG=1
+// asks for that, or HVNET_REQUIRE_TOOLS=1.
+func All() bool {
+	return os.Getenv("HVNET_LONG") == "1" || os.Getenv("HVNET_REQUIRE_TOOLS") == "1"
 }
 
 // File skips the test if a file is not there. how is the command that makes it.

@@ -285,15 +285,31 @@ func (s *station) do(ctx context.Context, c command) error {
 	case "leave":
 		s.stop()
 		s.sending.Wait()
-		return s.g.Close(ctx)
+		return errors.Join(s.g.Close(ctx), s.account(ctx))
+	case "account":
+		return s.account(ctx)
 	case "die": // host and guest lose each other without a word
 		s.cut()
 		s.stop()
 		s.sending.Wait()
 		s.g.Close(ctx) // for what is left here; the host is no longer there to ask
-		return nil
+		return s.account(ctx)
 	}
 	return fmt.Errorf("command %q: unknown", c.Do)
+}
+
+// account waits until all the memory that the station sends from is free.
+func (s *station) account(ctx context.Context) error {
+	for {
+		var err error
+		for _, a := range s.g.NIC.Accounts() {
+			err = errors.Join(err, a.AtRest())
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
 }
 
 // sendCounted sends n frames to each other station, slowly enough for all to

@@ -231,14 +231,20 @@ func (w *world) settle(ctx context.Context) error {
 	}
 	for {
 		held := w.held()
-		if held == "" {
-			return nil
+		if held == nil {
+			break
 		}
 		if ctx.Err() != nil {
-			return errors.New(held)
+			return held
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
+	for _, m := range w.members {
+		if err := w.ask(ctx, m, command{Do: "account"}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wrongs returns how often each guest has broken a rule or was refused a send, as
@@ -253,14 +259,17 @@ func (w *world) wrongs() map[string]uint64 {
 	return n
 }
 
-// held says what the guests have not given back, "" if nothing.
-func (w *world) held() string {
+// held says which receive sections are not where they belong, nil if all are.
+func (w *world) held() error {
 	for _, p := range w.host.Ports() {
-		if p.Guest != nil && p.Guest.SectionsInUse > 0 {
-			return fmt.Sprintf("%s has not given %d receive sections back", p.Switch.Name, p.Guest.SectionsInUse)
+		if p.Guest == nil {
+			continue
+		}
+		if err := p.Guest.Receive.AtRest(); err != nil {
+			return fmt.Errorf("%s: %w", p.Switch.Name, err)
 		}
 	}
-	return ""
+	return nil
 }
 
 // close ends everything.

@@ -57,6 +57,11 @@ type Profile struct {
 	// Offload is what the host does for frames, as a guest is told it.
 	Offload rndis.HardwareOffload
 
+	// SpoiledUDP is set for hosts that offer the checksum of UDP and get it wrong: over
+	// IPv4, if the packet is longer than that many bytes, IP header included, and may be
+	// fragmented. 0 is never.
+	SpoiledUDP int
+
 	// UncountedPayload is set for switches whose indications have their payload
 	// behind the end of the message as its length has it.
 	UncountedPayload bool
@@ -79,6 +84,7 @@ type release struct {
 	vmbus         vmbus.Version // newest
 	nvsp          nvsp.Version  // newest
 	linkMbps      uint32
+	spoiledUDP    int
 }
 
 // The releases, oldest first.
@@ -92,14 +98,14 @@ type release struct {
 // are like those servers. Azure runs newer builds of the same host than any server
 // that is sold, and is the only one here to take VMBus 6.0.
 var releases = [...]release{
-	{"ws2008r2", "Windows Server 2008 R2", vmbus.Version2_4, nvsp.V2, 10000},
-	{"ws2012", "Windows Server 2012", vmbus.Version2_4, nvsp.V4, 10000},
-	{"ws2012r2", "Windows Server 2012 R2", vmbus.Version3_0, nvsp.V5, 10000},
-	{"ws2016", "Windows Server 2016", vmbus.Version4_0, nvsp.V6, 10000},
-	{"win10", "Windows 10", vmbus.Version5_1, nvsp.V6, 10000},
-	{"ws2019", "Windows Server 2019", vmbus.Version5_2, nvsp.V61, 10000},
-	{"ws2022", "Windows Server 2022", vmbus.Version5_3, nvsp.V61, 10000},
-	{"azure", "Azure", vmbus.Version6_0, nvsp.V61, 50000},
+	{"ws2008r2", "Windows Server 2008 R2", vmbus.Version2_4, nvsp.V2, 10000, 0},
+	{"ws2012", "Windows Server 2012", vmbus.Version2_4, nvsp.V4, 10000, 0},
+	{"ws2012r2", "Windows Server 2012 R2", vmbus.Version3_0, nvsp.V5, 10000, 0},
+	{"ws2016", "Windows Server 2016", vmbus.Version4_0, nvsp.V6, 10000, 0},
+	{"win10", "Windows 10", vmbus.Version5_1, nvsp.V6, 10000, 0},
+	{"ws2019", "Windows Server 2019", vmbus.Version5_2, nvsp.V61, 10000, 0},
+	{"ws2022", "Windows Server 2022", vmbus.Version5_3, nvsp.V61, 10000, 0},
+	{"azure", "Azure", vmbus.Version6_0, nvsp.V61, 50000, 1420},
 }
 
 // profile completes a row with what follows from its versions.
@@ -113,6 +119,7 @@ func (r release) profile() Profile {
 		MaxChannels:      64, RSSEntries: 128,
 		LinkMbps:   r.linkMbps,
 		Offload:    offload(r.nvsp),
+		SpoiledUDP: r.spoiledUDP,
 		MaxPackets: 8, MaxTransfer: 0xefffffff, AlignmentFactor: 3,
 	}
 	for _, v := range vmbus.Versions() {
