@@ -84,7 +84,7 @@ func (p *pump) round() error {
 	}
 	t := p.send
 	t.begin()
-	if t.held != 0 {
+	if t.waits() {
 		return errStarved
 	}
 	var err error
@@ -100,7 +100,8 @@ func (p *pump) round() error {
 			break
 		}
 		t.landed(first, k, m)
-		if t.held != 0 {
+		t.curing.count()
+		if t.waits() {
 			err = errStarved
 			break
 		}

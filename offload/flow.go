@@ -34,14 +34,23 @@ const (
 	protoUDP = 17
 )
 
+// A part says whether a packet is a fragment, and which.
+type part uint8
+
+const (
+	whole part = iota
+	firstPart
+	laterPart
+)
+
 // dissect finds in the first bytes of a frame what a flow hash is computed over:
 // source and destination address, one behind the other, and in the same way the
 // ports. l3 is HashIPv4 or HashIPv6, l4 the bit of the protocol; zero if the frame
-// is not of that kind, is too short or contradicts itself. Fragments have no
-// ports, for only the first would, and a flow must stay together. Nor have IPv6
-// packets with an extension header.
-func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes) {
-	const header, tag = 14, 4
+// is not of that kind, is too short or contradicts itself. Of fragments only the first
+// has ports, though all have a protocol. IPv6 packets with an extension header other
+// than that of a fragment have neither.
+func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes, of part) {
+	const header, tag, v6Fragment = 14, 4, 44
 	if len(head) < header {
 		return
 	}
@@ -52,39 +61,56 @@ func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes) {
 		}
 		etherType, ip = be.Uint16(ip[2:]), ip[tag:]
 	}
+	var proto byte
+	var n int // where the ports are
 	switch etherType {
 	case etherIPv4:
 		if len(ip) < 20 {
 			return
 		}
-		n := int(ip[0]&0xf) * 4
+		n = int(ip[0]&0xf) * 4
 		if ip[0]>>4 != 4 || n < 20 || n > len(ip) {
 			return
 		}
-		addrs, l3 = ip[12:20], HashIPv4
-		if be.Uint16(ip[6:])&0x3fff != 0 || len(ip) < n+4 { // more fragments, or an offset
-			return
-		}
-		switch ip[9] {
-		case protoTCP:
-			ports, l4 = ip[n:n+4], HashTCPv4
-		case protoUDP:
-			ports, l4 = ip[n:n+4], HashUDPv4
+		addrs, l3, proto = ip[12:20], HashIPv4, ip[9]
+		switch bits := be.Uint16(ip[6:]); {
+		case bits&0x1fff != 0:
+			of = laterPart
+		case bits&0x2000 != 0:
+			of = firstPart
 		}
 	case etherIPv6:
 		if len(ip) < 40 || ip[0]>>4 != 6 {
 			return
 		}
-		addrs, l3 = ip[8:40], HashIPv6
-		if len(ip) < 44 {
-			return
+		addrs, l3, proto, n = ip[8:40], HashIPv6, ip[6], 40
+		if proto == v6Fragment {
+			if len(ip) < 48 {
+				return addrs, nil, l3, 0, laterPart
+			}
+			proto, n, of = ip[40], 48, firstPart
+			if be.Uint16(ip[42:])&^7 != 0 {
+				of = laterPart
+			}
 		}
-		switch ip[6] {
-		case protoTCP:
-			ports, l4 = ip[40:44], HashTCPv6
-		case protoUDP:
-			ports, l4 = ip[40:44], HashUDPv6
-		}
+	}
+	switch proto {
+	case protoTCP:
+		l4 = HashTCPv4
+	case protoUDP:
+		l4 = HashUDPv4
+	default:
+		return
+	}
+	if l3 == HashIPv6 {
+		l4 *= HashIPv6 // its bits are those of IPv4 moved up
+	}
+	switch {
+	case of == laterPart:
+	case len(ip) >= n+4:
+		ports = ip[n : n+4]
+	case of == whole:
+		l4 = 0
 	}
 	return
 }
