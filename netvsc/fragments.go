@@ -46,23 +46,36 @@ func (n *NIC) SetFragmentCure(ctx context.Context, on bool) error {
 }
 
 const (
-	pairSlots = 256 // pairs of addresses that are known at a time, at most
+	// pairSlots is how many pairs of addresses are known at a time, at most: in groups of
+	// which a pair's hash says the one for it.
+	pairSlots, pairGroup = 512, 8
 	// pairAge is for how many seconds a pair is known after its last fragment.
 	pairAge = 30
 )
 
-// A pairSet has the pairs whose datagrams are sent by addresses: each by its hash, in
-// the place that the hash says. It does not change.
+// A pairSet has the pairs whose datagrams are sent by addresses, each by its hash. It does
+// not change.
 type pairSet [pairSlots]uint32
 
-// place is where a pair is.
-func place(pair uint32) uint32 { return pair % pairSlots }
+// group is where the group of a pair begins.
+func group(pair uint32) int { return int(pair%(pairSlots/pairGroup)) * pairGroup }
 
-// has reports whether a pair is in the set. No pair has a hash of 0.
-func (s *pairSet) has(pair uint32) bool { return s[place(pair)] == pair && pair != 0 }
+// find returns the place of a pair, -1 if it is not in the set. No pair has a hash of 0.
+func (s *pairSet) find(pair uint32) int {
+	at := group(pair)
+	for i, h := range s[at : at+pairGroup] {
+		if h == pair && pair != 0 {
+			return at + i
+		}
+	}
+	return -1
+}
 
-// pairs are those of a NIC. A pair whose place is taken by another one has to do without:
-// its fragments stay together all the same, for that needs no memory.
+// has reports whether a pair is in the set.
+func (s *pairSet) has(pair uint32) bool { return s.find(pair) >= 0 }
+
+// pairs are those of a NIC. A pair whose group is full has to do without: its fragments
+// stay together all the same, for that needs no memory.
 type pairs struct {
 	set   atomic.Pointer[pairSet] // never nil
 	last  [pairSlots]atomic.Uint32
@@ -85,8 +98,12 @@ func (p *pairs) clear() {
 	p.set.Store(new(pairSet))
 }
 
+// aged reports whether the pair at a place has had no fragment for long. Somebody else's
+// now may be later.
+func (p *pairs) aged(at int, now uint32) bool { return int32(now-p.last[at].Load()) >= pairAge }
+
 // change makes a set with one place changed the current one. The caller holds mu.
-func (p *pairs) change(at, pair uint32) {
+func (p *pairs) change(at int, pair uint32) {
 	next := *p.set.Load()
 	next[at] = pair
 	p.set.Store(&next)
@@ -94,32 +111,36 @@ func (p *pairs) change(at, pair uint32) {
 
 // fragment notes that a fragment of a pair was seen at a time.
 func (p *pairs) fragment(pair, now uint32) {
-	at := place(pair)
-	if !p.set.Load().has(pair) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if here := p.set.Load()[at]; here != pair {
-			if here != 0 && now-p.last[at].Load() < pairAge || pair == 0 {
-				return
-			}
+	if at := p.set.Load().find(pair); at >= 0 {
+		if p.last[at].Load() != now {
+			p.last[at].Store(now)
+		}
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.set.Load()
+	if pair == 0 || s.has(pair) {
+		return
+	}
+	for at := group(pair); at < group(pair)+pairGroup; at++ {
+		if s[at] == 0 || p.aged(at, now) {
 			p.last[at].Store(now)
 			p.change(at, pair)
+			return
 		}
-	}
-	if p.last[at].Load() != now {
-		p.last[at].Store(now)
 	}
 }
 
 // expire forgets a pair of which no fragment has been seen for long.
 func (p *pairs) expire(pair, now uint32) {
-	at := place(pair)
-	if now-p.last[at].Load() < pairAge {
+	at := p.set.Load().find(pair)
+	if at < 0 || !p.aged(at, now) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.set.Load()[at] == pair && now-p.last[at].Load() >= pairAge {
+	if p.set.Load()[at] == pair && p.aged(at, now) {
 		p.change(at, 0)
 	}
 }

@@ -207,13 +207,22 @@ func TestFragmentsKeepOrderOfPumps(t *testing.T) {
 // TestPairs: a pair is known until no fragment has come for a while, and leaves its place
 // to no other one before.
 func TestPairs(t *testing.T) {
+	const a, more, next = 7, pairSlots / pairGroup, 7 + pairSlots
 	var p pairs
 	p.init()
-	const a, b = 7, 7 + pairSlots
-	p.fragment(a, 1)
-	p.fragment(b, pairAge)
+	var full []uint32 // group
+	for i := range uint32(pairGroup) {
+		full = append(full, a+i*more)
+		p.fragment(full[i], 1)
+	}
+	p.fragment(next, pairAge)
 	p.fragment(0, 1)
-	if s := p.set.Load(); !s.has(a) || s.has(b) || s.has(0) {
+	for _, pair := range full {
+		if !p.set.Load().has(pair) {
+			t.Errorf("pair %d is not known", pair)
+		}
+	}
+	if s := p.set.Load(); s.has(next) || s.has(0) || s.has(a+1) {
 		t.Errorf("pairs %v", *s)
 	}
 	p.fragment(a, 10)
@@ -221,11 +230,13 @@ func TestPairs(t *testing.T) {
 	if !p.set.Load().has(a) {
 		t.Error("forgotten too early")
 	}
-	p.fragment(b, 10+pairAge)
-	if s := p.set.Load(); s.has(a) || !s.has(b) {
+	p.fragment(next, 9+pairAge)
+	if s := p.set.Load(); !s.has(a) || s.has(full[1]) || !s.has(next) {
 		t.Errorf("the place is not given up: %v", *s)
 	}
-	p.expire(b, 10+2*pairAge)
+	for _, pair := range append(full, next) {
+		p.expire(pair, 9+2*pairAge)
+	}
 	if *p.set.Load() != (pairSet{}) {
 		t.Errorf("not forgotten: %v", *p.set.Load())
 	}

@@ -94,6 +94,8 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
                               run or up made.
   hvnet suspend [IF]          Put such an interface's NIC to sleep; hvnet resume
                               wakes it with the settings that it had.
+  hvnet bench udp-fragments   What becomes of fragments of UDP datagrams on a
+                              host that loses some, and with the cure.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
