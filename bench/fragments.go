@@ -153,6 +153,9 @@ type datagramSender struct {
 	buf  [1 << 16]byte
 }
 
+// fragmentPatience bounds each wait, for what takes milliseconds.
+const fragmentPatience = 30 * time.Second
+
 // maxWaiting is how many frames may be on the line, far from what it can hold.
 const maxWaiting = 2048
 
@@ -180,6 +183,8 @@ func (s *datagramSender) run(ctx context.Context, n byte, size, each int) (came,
 
 // settle waits until no more frames are on their way to the far station.
 func (s *datagramSender) settle(ctx context.Context, most uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, fragmentPatience)
+	defer cancel()
 	t := time.NewTicker(100 * time.Microsecond)
 	defer t.Stop()
 	for {
@@ -228,6 +233,8 @@ func (s *datagramSender) send(ctx context.Context, n byte, flow, number, payload
 		b := append(append(s.far.mac[:len(s.far.mac):len(s.far.mac)], s.mac()...), packetHead(src, dst, s.id, c)...)
 		frames = append(frames, nic.Frame{Head: append(b, udp[c.from:c.from+c.n]...)})
 	}
+	ctx, cancel := context.WithTimeout(ctx, fragmentPatience)
+	defer cancel()
 	for left := frames; len(left) > 0; {
 		k := s.g.NIC.Send(0, left)
 		if left = left[k:]; k > 0 {

@@ -37,17 +37,16 @@ func FastFlow(head []byte, levels HashTypes) (f Flow) {
 	}
 	f.Hash = fast(addrs, p)
 	if f.UDP || f.Fragment {
-		if f.Pair = f.Hash; p != 0 {
-			f.Pair = fast(addrs, 0)
-		}
+		f.Pair = fast(addrs, 0)
 	}
 	return f
 }
 
+// Odd constants of many bits (digits of pi) keep a factor from being zero.
+const k0, k1, k2 = 0x243f6a8885a308d3, 0x13198a2e03707345, 0xa4093822299f31d1
+
 // fast hashes addresses and, if they are not 0, ports.
 func fast(addrs []byte, ports uint64) uint32 {
-	// Odd constants of many bits (digits of pi) keep a factor from being zero.
-	const k0, k1, k2 = 0x243f6a8885a308d3, 0x13198a2e03707345, 0xa4093822299f31d1
 	h := mix(be.Uint64(addrs)^k0, ports^k1)
 	if len(addrs) == 32 {
 		h ^= mix(be.Uint64(addrs[8:])^k1, be.Uint64(addrs[16:])^k2) ^ be.Uint64(addrs[24:])

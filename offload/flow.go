@@ -61,54 +61,60 @@ func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes, of part) {
 		}
 		etherType, ip = be.Uint16(ip[2:]), ip[tag:]
 	}
-	var proto byte
-	var n int // where the ports are
 	switch etherType {
 	case etherIPv4:
 		if len(ip) < 20 {
 			return
 		}
-		n = int(ip[0]&0xf) * 4
+		n := int(ip[0]&0xf) * 4
 		if ip[0]>>4 != 4 || n < 20 || n > len(ip) {
 			return
 		}
-		addrs, l3, proto = ip[12:20], HashIPv4, ip[9]
-		switch bits := be.Uint16(ip[6:]); {
-		case bits&0x1fff != 0:
-			of = laterPart
-		case bits&0x2000 != 0:
-			of = firstPart
+		addrs, l3 = ip[12:20], HashIPv4
+		if bits := be.Uint16(ip[6:]); bits&0x3fff != 0 { // more fragments, or an offset
+			if of = firstPart; bits&0x1fff != 0 {
+				of = laterPart
+			}
 		}
+		switch ip[9] {
+		case protoTCP:
+			l4 = HashTCPv4
+		case protoUDP:
+			l4 = HashUDPv4
+		default:
+			return
+		}
+		ip = ip[n:]
 	case etherIPv6:
 		if len(ip) < 40 || ip[0]>>4 != 6 {
 			return
 		}
-		addrs, l3, proto, n = ip[8:40], HashIPv6, ip[6], 40
-		if proto == v6Fragment {
-			if len(ip) < 48 {
-				return addrs, nil, l3, 0, laterPart
+		addrs, l3 = ip[8:40], HashIPv6
+		proto := ip[6]
+		if ip = ip[40:]; proto == v6Fragment {
+			if of = laterPart; len(ip) < 8 {
+				return
 			}
-			proto, n, of = ip[40], 48, firstPart
-			if be.Uint16(ip[42:])&^7 != 0 {
-				of = laterPart
+			if be.Uint16(ip[2:])&^7 == 0 {
+				of = firstPart
 			}
+			proto, ip = ip[0], ip[8:]
 		}
-	}
-	switch proto {
-	case protoTCP:
-		l4 = HashTCPv4
-	case protoUDP:
-		l4 = HashUDPv4
+		switch proto {
+		case protoTCP:
+			l4 = HashTCPv6
+		case protoUDP:
+			l4 = HashUDPv6
+		default:
+			return
+		}
 	default:
 		return
 	}
-	if l3 == HashIPv6 {
-		l4 *= HashIPv6 // its bits are those of IPv4 moved up
-	}
 	switch {
 	case of == laterPart:
-	case len(ip) >= n+4:
-		ports = ip[n : n+4]
+	case len(ip) >= 4:
+		ports = ip[:4]
 	case of == whole:
 		l4 = 0
 	}
