@@ -25,8 +25,8 @@ func (n *NIC) FragmentCure() bool { return !n.noCure.Load() }
 
 // SetFragmentCure says whether the channel of every fragment of a UDP datagram, and of
 // other datagrams between the same addresses, is chosen by addresses alone, as it is at
-// first, or the channel of each frame by what it shows, as hv_netvsc does. The levels
-// that [NIC.HashLevels] tells stay what they are. It works without a device, and stays,
+// first, or the channel of each frame by what it shows. The levels that [NIC.HashLevels]
+// tells stay what they are. It works without a device, and stays,
 // whatever the device goes through. Flows keep their order: senders pause until the host
 // has what they have sent.
 func (n *NIC) SetFragmentCure(ctx context.Context, on bool) error {

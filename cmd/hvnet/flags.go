@@ -135,7 +135,7 @@ type guestFlags struct {
 	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
 	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
 
-	FragmentCure string `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads them as hv_netvsc does. Default: on."`
+	FragmentCure string `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads frames by the ports that each shows. Default: on."`
 }
 
 // maxPort is the longest name of a switch port, in bytes.
