@@ -40,6 +40,7 @@ const (
 	VFTxDropped
 
 	TxSteerCopy
+	UDPFragL3Sticky
 	TxMalformed
 	TxLost
 	RxChecksumBad

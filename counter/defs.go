@@ -41,6 +41,8 @@ var defs = [numIDs]Def{
 
 	TxSteerCopy: {"tx_steer_copy", packets, "The frame was read into a section of one channel and belonged to another, so it was copied once more.",
 		"Nothing: a copy of a small frame. If it is most of the traffic, many flows share one queue of the interface."},
+	UDPFragL3Sticky: {"udp_frag_l3_sticky", packets, "The UDP frame was a fragment, or its pair of addresses had one lately, and its channel was chosen by addresses although the level has the ports.",
+		"Nothing: this keeps fragments in order. Datagrams that fit the MTU are spread over more channels."},
 	TxMalformed: {"tx_malformed", packets, "The frame was too short to be one of Ethernet, and was dropped.",
 		"Look at what sends it."},
 	TxLost: {"tx_lost", packets, "The frame was with the driver when the channels were closed or the host had gone, and was not confirmed.",

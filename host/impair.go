@@ -52,6 +52,7 @@ func ParseImpairment(text string) (port string, im Impairment, err error) {
 type badLines struct {
 	mu    sync.Mutex
 	rules map[string]Impairment // by name of the port
+	rest  Impairment            // of the ports without rules
 	lines map[string]*badLine   // of those, the ones that are connected
 }
 
@@ -62,9 +63,40 @@ func (h *Host) Impair(port string, im Impairment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.rules == nil {
-		b.rules, b.lines = map[string]Impairment{}, map[string]*badLine{}
+		b.rules = map[string]Impairment{}
 	}
 	b.rules[port] = im
+}
+
+// ErrNoFault is returned for a fault that a host release does not have.
+var ErrNoFault = errors.New("this host release has no such fault")
+
+// FragmentFault has the lines of all guests that connect from now on, but for those with
+// an Impairment of their own, lose fragments as the host release is known to do:
+// what a guest sends is delayed by a time that each channel has of its own, and of what
+// then comes out of order fragments are lost. It returns what that is, or ErrNoFault if
+// the release does not do so; see [profile.Profile].
+func (h *Host) FragmentFault(seed uint64) (Impairment, error) {
+	skew := h.cfg.Profile.FragmentSkew
+	if skew == 0 {
+		return Impairment{}, fmt.Errorf("lose fragments as %s: %w", h.cfg.Profile.Name, ErrNoFault)
+	}
+	im := Impairment{FromGuest: true, Line: impair.Config{Unordered: 1, Skew: skew, Seed: seed}}
+	h.bad.mu.Lock()
+	defer h.bad.mu.Unlock()
+	h.bad.rest = im
+	return im, nil
+}
+
+// String returns the rules as ParseImpairment reads them, without the port.
+func (im Impairment) String() string {
+	switch {
+	case !im.ToGuest:
+		return im.Line.String() + ",dir=from-guest"
+	case !im.FromGuest:
+		return im.Line.String() + ",dir=to-guest"
+	}
+	return im.Line.String()
 }
 
 // badLine is a guest's port of the switch with what disturbs its line: sinks in
@@ -100,7 +132,10 @@ func (l *badLine) Close() {
 // Impairment has it; by a plain one if there is none.
 func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
 	b.mu.Lock()
-	im := b.rules[port]
+	im, ok := b.rules[port]
+	if !ok {
+		im = b.rest
+	}
 	b.mu.Unlock()
 	if !im.ToGuest && !im.FromGuest {
 		return plain(guest)
@@ -128,6 +163,9 @@ func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (ne
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.lines == nil {
+		b.lines = map[string]*badLine{}
+	}
 	b.lines[port] = l
 	return l, nil
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"hvnet/internal/packets"
 	"hvnet/link/impair"
 	"hvnet/netvsp"
+	"hvnet/netvsp/profile"
 	"hvnet/nic"
 )
 
@@ -103,5 +105,50 @@ func TestBadLineSeesTheWire(t *testing.T) {
 	port.WriteFrames([]nic.Frame{packets.Partial(packets.Shape{}.Frame(packets.Random(2500)), nic.SegmentTCPv4, 1000)})
 	if l := h.bad.info("g1"); outside.frames != 3 || l[0].Frames != 3 {
 		t.Errorf("%d frames passed, %d came, want 3", outside.frames, l[0].Frames)
+	}
+}
+
+// TestFragmentFault: a release that is known for it has the lines of guests lose
+// fragments, of those that have no rules of their own; others refuse.
+func TestFragmentFault(t *testing.T) {
+	if _, err := New(Config{}).FragmentFault(0); !errors.Is(err, ErrNoFault) {
+		t.Errorf("ws2022: %v", err)
+	}
+	azure, err := profile.Lookup("azure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New(Config{Profile: azure})
+	good, own := Impairment{}, Impairment{ToGuest: true, Line: impair.Config{Delay: time.Second}}
+	h.Impair("good", good)
+	h.Impair("own", own)
+	connect := func(port string) (from *impair.Sink) {
+		t.Helper()
+		l, err := h.bad.connect(port, &end{}, func(nic.Sink) (netvsp.Port, error) { return &end{}, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		if b, ok := l.(*badLine); ok {
+			return b.from
+		}
+		return nil
+	}
+	if connect("early") != nil {
+		t.Error("fragments are lost before anybody asks for it")
+	}
+	im, err := h.FragmentFault(7)
+	if want := "unordered=100%,skew=1ms,seed=7,dir=from-guest"; err != nil || im.String() != want {
+		t.Errorf("%v, %v, want %s", im, err, want)
+	}
+	for port, want := range map[string]bool{"any": true, "good": false, "own": false} {
+		if got := connect(port) != nil; got != want {
+			t.Errorf("port %s: fragments are lost: %v", port, got)
+		}
+	}
+	for _, text := range []string{"loss=1%,seed=0", "loss=1%,seed=0,dir=to-guest", "skew=1ms,seed=3,dir=from-guest"} {
+		if _, im, err := ParseImpairment("g1:" + text); err != nil || im.String() != text {
+			t.Errorf("%s is written as %v, %v", text, im, err)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"hvnet/internal/packets"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/offload"
 	"hvnet/ring"
 	"hvnet/rndis"
 	"hvnet/vmbus"
@@ -234,6 +235,13 @@ func TestNoAllocationsOverChannels(t *testing.T) {
 	}
 	src := &loop{frame: frames[0].Head}
 	p.src = src
+	parts := []nic.Frame{asFrame(fragment(1, 0, 0, true)), asFrame(fragment(1, 0, 1480, false)), asFrame(numbered(1, 1))}
+	for address, l := byte(0), p.send.table[1]; l.q.index != 0; address++ {
+		for _, f := range parts {
+			f.Head[33] = address // the target's last byte
+		}
+		l, _ = p.send.lane(offload.FastFlow(parts[1].Head, offload.HashAll).Pair)
+	}
 	for what, f := range map[string]func(){
 		"Send": func() {
 			if n.Send(0, frames) != len(frames) {
@@ -244,6 +252,11 @@ func TestNoAllocationsOverChannels(t *testing.T) {
 			src.left = 32
 			if err := p.round(); err != nic.ErrNoFrame {
 				t.Error(err)
+			}
+		},
+		"fragments": func() {
+			for i := range parts {
+				sendUntil(n, parts[i].Head)
 			}
 		},
 		"another table": func() {

@@ -99,6 +99,8 @@ func (t *sender) sendKept() bool {
 	if len(t.lanes) > 1 {
 		l, e = t.lane(t.flow(k.frame.Head))
 		t.held |= e & t.moving
+		t.curing.hold()
+		t.curing.byPair = false // it was counted when it was read
 	}
 	if !t.addOffload(l, e, &k.frame) {
 		return false

@@ -11,6 +11,9 @@ import (
 // completions and the queue stops: the sources are held back, nothing is lost. The
 // caller holds the producer lock.
 func (q *queue) put(b *batch) {
+	if b.entries != 0 {
+		b.entries |= 1 << era(q.era)
+	}
 	q.track(b.entries, 1)
 	if len(q.waiting) == 0 {
 		err := q.tryPut(b)

@@ -74,6 +74,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) bool {
 	if len(t.lanes) > 1 {
 		to, e = t.lane(t.flow(head))
 		t.held |= e & t.moving
+		t.curing.hold()
 	}
 	if m.Checksum == nic.ChecksumPartial {
 		if !t.offloads.ask(&t.info, head, n, m) {

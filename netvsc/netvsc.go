@@ -55,6 +55,9 @@ type Config struct {
 	// RingBytes is the memory of each of the two rings of a channel, header
 	// included: whole pages, 0 for the 128 of Linux.
 	RingBytes int
+	// NoFragmentCure has the fragments of UDP datagrams go by the channels that their
+	// bytes say, see [NIC.SetFragmentCure].
+	NoFragmentCure bool
 	// Timeout bounds each wait for the host, besides the caller's context; 0
 	// for 10 seconds.
 	Timeout time.Duration
@@ -108,6 +111,8 @@ type NIC struct {
 
 	suspended atomic.Bool   // changed by the owner
 	byAddress atomic.Uint32 // offload.HashTypes whose ports don't count; changed by the owner
+	noCure    atomic.Bool   // fragments go as they are; changed by the owner
+	pairs     pairs         // of which fragments were seen
 
 	session atomic.Pointer[session] // the last one attached; never nil
 	lostMu  sync.Mutex              // held to change session, and to tell that it is lost
@@ -151,6 +156,8 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 	n.link.init()
 	n.messages.Store(defaultMessages)
 	n.watch.init()
+	n.pairs.init()
+	n.noCure.Store(cfg.NoFragmentCure)
 	if err := n.start(ctx, want); err != nil {
 		return nil, fmt.Errorf("netvsc: open: %w", err)
 	}

@@ -2,6 +2,7 @@ package netvsc
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/vmbus"
+	"hvnet/vmbus/channel"
 )
 
 // numbered returns a frame of a flow that carries a number.
@@ -186,6 +188,69 @@ func TestPumpNeedsNoWrongChannel(t *testing.T) {
 			if !slices.IsSorted(numbers) || slices.Min(channels) != slices.Max(channels) {
 				t.Errorf("MTU %d: flow %d: frames %v came on channels %v", mtu, flow, numbers, channels)
 			}
+		}
+	}
+}
+
+// TestEras has packets of many senders sent and completed in any order, and marks set and
+// asked for in between: a mark has passed only if all is completed that was sent before
+// it, and it does pass though the channel is never idle.
+func TestEras(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		q := &queue{ch: new(channel.Channel)}
+		type sent struct {
+			number int
+			of     entrySet
+		}
+		var live []sent
+		number := 0
+		marks := map[uint32]int{} // the latest packet before each
+		send := func() {
+			of := entrySet(1)<<r.IntN(tableSize) | 1<<era(q.era)
+			q.track(of, 1)
+			live = append(live, sent{number, of})
+			number++
+		}
+		complete := func(i int) {
+			q.track(live[i].of, -1)
+			live = slices.Delete(live, i, i+1)
+		}
+		check := func(m uint32) bool {
+			passed := q.passed(m)
+			if under := slices.ContainsFunc(live, func(s sent) bool { return s.number < marks[m] }); passed && under {
+				t.Fatalf("a mark at packet %d has passed, under way are %v", marks[m], live)
+			}
+			return passed
+		}
+		var waiting []uint32
+		for range 400 {
+			switch k := r.IntN(10); {
+			case k < 4:
+				send()
+			case k < 8 && len(live) > 0:
+				complete(r.IntN(len(live)))
+			case k == 8:
+				m := q.mark()
+				marks[m] = number
+				waiting = append(waiting, m)
+			default:
+				waiting = slices.DeleteFunc(waiting, check)
+			}
+		}
+		// In order, one comes for each that goes.
+		m := q.mark()
+		marks[m] = number
+		send()
+		for steps := 0; !check(m); steps++ {
+			if steps > 4*number {
+				t.Fatalf("a mark does not pass, %d are under way", len(live))
+			}
+			send()
+			complete(0)
+		}
+		if len(live) == 0 {
+			t.Fatal("the channel was idle")
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (p *pump) round() error {
 	}
 	t := p.send
 	t.begin()
-	if t.held != 0 {
+	if t.waits() {
 		return errStarved
 	}
 	src := p.src
@@ -99,7 +99,7 @@ func (p *pump) round() error {
 		src = p.via.Batch()
 	}
 	var err error
-	if !t.sendKept() || t.held != 0 {
+	if !t.sendKept() || t.waits() {
 		err = errStarved
 	}
 	for i := 0; err == nil && i < pumpBatch; i++ {
@@ -113,7 +113,9 @@ func (p *pump) round() error {
 		if k, m, err = src.ReadFrame(first, rest); err != nil {
 			break
 		}
-		if !t.landed(first, k, m) || t.held != 0 {
+		ok := t.landed(first, k, m)
+		t.curing.count()
+		if !ok || t.waits() {
 			err = errStarved
 		}
 	}

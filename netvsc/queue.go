@@ -26,10 +26,11 @@ type queue struct {
 
 	// Under the producer lock.
 	txns        transactions
-	waiting     []batch          // what the full ring did not take
-	outstanding int              // sends of frames that the host has not completed
-	confirmed   uint64           // and those that it has
-	entries     [tableSize]int32 // sends that wait or are not completed, by entry of the table
+	waiting     []batch               // what the full ring did not take
+	outstanding int                   // sends of frames that the host has not completed
+	confirmed   uint64                // and those that it has
+	entries     [trackedEntries]int32 // sends that wait or are not completed, by entry of the table and by era
+	era         uint32
 	scratch     [512]byte
 	pages       [1]vmbus.PageRange
 	armed       bool // the host was asked to signal room

@@ -53,6 +53,7 @@ type sender struct {
 
 	levels   offload.HashTypes // whose ports count
 	offloads *offloads         // what the host is asked to do
+	curing   curing
 
 	// Of a pump: where the next frame lands.
 	cur   *lane             // in the open batch of this lane,
@@ -75,14 +76,23 @@ func newSender(s *session) *sender {
 	for e := range t.table {
 		t.table[e] = t.wanted(e)
 	}
+	t.curing.pairs, t.curing.marks = s.n.pairs.set.Load(), make([]uint32, len(t.lanes))
 	return t
 }
 
 // flow returns the flow hash of a frame, for the choice of its channel. head is
 // private memory. The host knows nothing of it, so it is the cheap hash.
 func (t *sender) flow(head []byte) uint32 {
-	h, _ := offload.FastFlow(head, t.levels)
-	return h
+	t.curing.moves, t.curing.byPair = false, false
+	f := offload.FastFlow(head, t.levels)
+	switch {
+	case !t.curing.on:
+	case f.UDP:
+		return t.cure(&f)
+	case f.Fragment:
+		return f.Pair
+	}
+	return f.Hash
 }
 
 var emptyBatch = batch{section: none, run: none}
@@ -112,9 +122,16 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 	t.begin()
 	taken := 0
 	for i := range frames {
-		if !t.add(&frames[i]) {
+		ok := t.add(&frames[i])
+		if !ok && t.curing.moves { // which may well be at once
+			t.flush()
+			t.begin()
+			ok = t.add(&frames[i])
+		}
+		if !ok {
 			break
 		}
+		t.curing.count()
 		taken++
 	}
 	t.flush()
@@ -130,6 +147,10 @@ func (t *sender) begin() {
 	}
 	if t.moving != 0 {
 		t.move()
+	}
+	t.curing.on, t.curing.now = t.s.n.FragmentCure(), 0
+	if pairs := t.s.n.pairs.set.Load(); pairs != t.curing.pairs {
+		t.follow(pairs)
 	}
 }
 
@@ -147,13 +168,9 @@ func (t *sender) add(f *nic.Frame) bool {
 	}
 	l, e := &t.lanes[0], entrySet(0)
 	if len(t.lanes) > 1 {
-		hash := f.Hash
-		if f.HashKind == nic.HashNone || t.levels != offload.HashAll {
-			hash = t.flow(f.Head)
-		}
-		l, e = t.lane(hash)
+		l, e = t.lane(t.flow(f.Head))
 	}
-	if l.q.stopped.Load() || e&t.moving != 0 {
+	if l.q.stopped.Load() || e&t.moving != 0 || t.curing.moves {
 		return false
 	}
 	if f.Offload.Checksum == nic.ChecksumPartial {
@@ -304,6 +321,10 @@ func (t *sender) flush() (stopped *queue) {
 		}
 	}
 	t.used = t.used[:0]
+	if c := &t.curing; c.cured > 0 {
+		t.s.n.count.Add(counter.UDPFragL3Sticky, c.cured)
+		c.cured = 0
+	}
 	return stopped
 }
 

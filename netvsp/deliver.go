@@ -59,22 +59,21 @@ func (q *queue) dropReceive() {
 // takes many frames still learns what became of its own.
 func (q *queue) reserve() int { return min(8<<10, q.ch.Out.Size()/4) }
 
-// settle waits until everyone who saw an older packet filter has delivered: they
-// hold the producer lock while they do.
-func (q *queue) settle() {
+// deliver writes frames that st has for this channel into receive sections of the
+// guest and tells it, in one batch. flows are theirs, nil if they have none. It does
+// nothing and returns false if frames are spread in another way now. It is called from
+// any goroutine.
+func (q *queue) deliver(st *steering, frames []nic.Frame, flows []flow) bool {
 	q.ch.Lock()
 	defer q.ch.Unlock()
-}
-
-// deliver writes frames into receive sections of the guest and tells it, in one
-// batch. flows are theirs, nil if they have none. It is called from any goroutine.
-func (q *queue) deliver(frames []nic.Frame, flows []flow) {
-	q.ch.Lock()
-	defer q.ch.Unlock()
+	if q.s.steer.Load() != st {
+		return false
+	}
 	if err := hv.Guard(func() { q.write(frames, flows) }); err != nil {
 		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
 		q.blame(err)
 	}
+	return true
 }
 
 // blame finds out whose memory is gone. The frames' sender looks after its own; if

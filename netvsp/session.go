@@ -230,12 +230,19 @@ func (s *session) apply(ch change) {
 		return
 	}
 	s.filter.Store(s.rndis.filter)
-	if s.rndis.filter != 0 {
-		return
+	if s.rndis.filter == 0 {
+		s.settle()
 	}
+}
+
+// settle waits until everyone who saw an older packet filter or steering has delivered:
+// they hold a producer lock while they look and while they do. The caller holds mu.
+func (s *session) settle() {
 	for _, q := range s.queues {
 		if q != nil {
-			q.settle()
+			q.ch.Lock()
+			//lint:ignore SA2001 taking the lock is the wait
+			q.ch.Unlock()
 		}
 	}
 }

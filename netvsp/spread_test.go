@@ -247,3 +247,41 @@ func btoi(b bool) int {
 	}
 	return 0
 }
+
+// TestHeldUp: whoever looked how frames are spread before the guest changed that, and
+// comes to deliver only afterwards, delivers as it is now. By the old way its frames would
+// be on one channel and the next ones of their flows on another, which may be faster.
+func TestHeldUp(t *testing.T) {
+	g := newGuest(t, "ws2022")
+	g.up(g.dev.cfg.Profile.NVSP[0])
+	s := g.dev.live.Load()
+	held := []*steering{s.steer.Load()} // of a guest with one channel
+	guests, _ := g.widen(2)
+	held = append(held, s.steer.Load()) // that does not spread yet
+	p := rndis.RSSParameters{HashInfo: rndis.HashDefault, Key: make([]byte, rndis.KeySize)}
+	spread := func(table ...uint32) {
+		p.Table = table
+		if s := g.set(rndis.OIDReceiveScaleParameters, p.Append(nil)); s != rndis.StatusSuccess {
+			t.Fatal(s)
+		}
+		held = append(held, s.steer.Load())
+	}
+	spread(1)
+	p.Key[3] = 1 // the first bit of the source's address decides
+	spread(1, 0)
+	spread(2, 1)
+	a, b := tcp4(1), tcp4(2)
+	b[26] |= 0x80
+	for i, st := range held {
+		for want, list := range map[[3]int][][]byte{{0, 0, 1}: {a}, {0, 2, 0}: {b, b}, {0, 1, 1}: {a, b}} {
+			s.deliverBy(st, frames(list...))
+			var came [3]int
+			for at, ch := range guests {
+				came[at] = len(g.taken(ch))
+			}
+			if g.returned(); came != want {
+				t.Errorf("by steering %d: %v on the channels, want %v", i, came, want)
+			}
+		}
+	}
+}

@@ -44,8 +44,8 @@ func hashInfo(over offload.HashTypes) rndis.HashInfo {
 }
 
 // steering makes the steering that the state asks for the current one. With RSS off,
-// or before all sub-channels are open, everything goes to the primary channel. The
-// caller holds mu.
+// or before all sub-channels are open, everything goes to the primary channel. When it
+// returns nothing comes by the one before any more. The caller holds mu.
 func (s *session) steering() {
 	st := &steering{queues: append([]*queue(nil), s.queues...), fragmentsFirst: s.ctl.profile.FragmentsFirst}
 	if r := &s.rndis.rss; s.active && r.enabled && len(s.queues) > 1 {
@@ -61,6 +61,7 @@ func (s *session) steering() {
 		st.table = r.table // never written to once it is there
 	}
 	s.steer.Store(st)
+	s.settle()
 }
 
 // queue returns where a frame goes: by its hash, or to the primary if it has none
@@ -95,12 +96,21 @@ type staged struct {
 // deliver spreads a batch over the channels: one delivery for each, whose lock is
 // taken once.
 func (s *session) deliver(frames []nic.Frame) {
-	if len(frames) == 0 {
-		return
+	if len(frames) > 0 {
+		s.deliverBy(s.steer.Load(), frames)
 	}
-	st := s.steer.Load()
+}
+
+// deliverBy is deliver by a steering that was the current one a moment ago. Whoever is
+// held up for long here may find that it is not any more: by the old one its frames
+// could come on another channel than those of their flows that follow, and be overtaken.
+// So a queue takes frames by the current steering alone, and what it does not take is
+// spread anew.
+func (s *session) deliverBy(st *steering, frames []nic.Frame) {
 	if len(st.table) == 0 {
-		st.queues[0].deliver(frames, nil)
+		if !st.queues[0].deliver(st, frames, nil) {
+			s.deliver(frames)
+		}
 		return
 	}
 	g := s.stagings.Get().(*staging)
@@ -113,7 +123,9 @@ func (s *session) deliver(frames []nic.Frame) {
 		mixed = mixed || to != g.to[0]
 	}
 	if !mixed {
-		st.queues[g.to[0]].deliver(frames, g.flows)
+		if !st.queues[g.to[0]].deliver(st, frames, g.flows) {
+			s.deliver(frames)
+		}
 		return
 	}
 	for len(g.lists) < len(st.queues) {
@@ -125,7 +137,9 @@ func (s *session) deliver(frames []nic.Frame) {
 	}
 	for i := range g.lists {
 		if l := &g.lists[i]; len(l.frames) > 0 {
-			st.queues[i].deliver(l.frames, l.flows)
+			if !st.queues[i].deliver(st, l.frames, l.flows) {
+				s.deliver(l.frames)
+			}
 			clear(l.frames)
 			l.frames, l.flows = l.frames[:0], l.flows[:0]
 		}

@@ -34,14 +34,23 @@ const (
 	protoUDP = 17
 )
 
+// A part says whether a packet is a fragment, and which.
+type part uint8
+
+const (
+	whole part = iota
+	firstPart
+	laterPart
+)
+
 // dissect finds in the first bytes of a frame what a flow hash is computed over:
 // source and destination address, one behind the other, and in the same way the
 // ports. l3 is HashIPv4 or HashIPv6, l4 the bit of the protocol; zero if the frame
-// is not of that kind, is too short or contradicts itself. Fragments have no
-// ports, for only the first would, and a flow must stay together. Nor have IPv6
-// packets with an extension header.
-func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes) {
-	const header, tag = 14, 4
+// is not of that kind, is too short or contradicts itself. Of fragments only the first
+// has ports, though all have a protocol. IPv6 packets with an extension header other
+// than that of a fragment have neither.
+func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes, of part) {
+	const header, tag, v6Fragment = 14, 4, 44
 	if len(head) < header {
 		return
 	}
@@ -62,29 +71,52 @@ func dissect(head []byte) (addrs, ports []byte, l3, l4 HashTypes) {
 			return
 		}
 		addrs, l3 = ip[12:20], HashIPv4
-		if be.Uint16(ip[6:])&0x3fff != 0 || len(ip) < n+4 { // more fragments, or an offset
-			return
+		if bits := be.Uint16(ip[6:]); bits&0x3fff != 0 { // more fragments, or an offset
+			if of = firstPart; bits&0x1fff != 0 {
+				of = laterPart
+			}
 		}
 		switch ip[9] {
 		case protoTCP:
-			ports, l4 = ip[n:n+4], HashTCPv4
+			l4 = HashTCPv4
 		case protoUDP:
-			ports, l4 = ip[n:n+4], HashUDPv4
+			l4 = HashUDPv4
+		default:
+			return
 		}
+		ip = ip[n:]
 	case etherIPv6:
 		if len(ip) < 40 || ip[0]>>4 != 6 {
 			return
 		}
 		addrs, l3 = ip[8:40], HashIPv6
-		if len(ip) < 44 {
+		proto := ip[6]
+		if ip = ip[40:]; proto == v6Fragment {
+			if of = laterPart; len(ip) < 8 {
+				return
+			}
+			if be.Uint16(ip[2:])&^7 == 0 {
+				of = firstPart
+			}
+			proto, ip = ip[0], ip[8:]
+		}
+		switch proto {
+		case protoTCP:
+			l4 = HashTCPv6
+		case protoUDP:
+			l4 = HashUDPv6
+		default:
 			return
 		}
-		switch ip[6] {
-		case protoTCP:
-			ports, l4 = ip[40:44], HashTCPv6
-		case protoUDP:
-			ports, l4 = ip[40:44], HashUDPv6
-		}
+	default:
+		return
+	}
+	switch {
+	case of == laterPart:
+	case len(ip) >= 4:
+		ports = ip[:4]
+	case of == whole:
+		l4 = 0
 	}
 	return
 }

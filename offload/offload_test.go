@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"hvnet/nic"
@@ -147,7 +148,7 @@ func TestFlowKinds(t *testing.T) {
 		{"nothing asked for", v4.frame(), 0, nic.HashNone, nic.HashL3},
 		{"ICMP", with(v4, icmp), HashAll, nic.HashL3, nic.HashL3},
 		{"options", with(v4, func(p *packet) { p.options = 40 }), HashAll, nic.HashL4, nic.HashL4},
-		{"first fragment", with(v4, func(p *packet) { p.fragment = 0x2000 }), HashAll, nic.HashL3, nic.HashL3},
+		{"first fragment", with(v4, func(p *packet) { p.fragment = 0x2000 }), HashAll, nic.HashL3, nic.HashL4},
 		{"last fragment", with(v4, func(p *packet) { p.fragment = 100 }), HashAll, nic.HashL3, nic.HashL3},
 		{"not to be fragmented", with(v4, func(p *packet) { p.fragment = 0x4000 }), HashAll, nic.HashL4, nic.HashL4},
 		{"TCP over IPv6", v6.frame(), tcpOnly, nic.HashL4, nic.HashL4},
@@ -176,7 +177,8 @@ func TestFlowKinds(t *testing.T) {
 		if kind != c.kind || kind == nic.HashNone && hash != 0 {
 			t.Errorf("%s: hash %08x, kind %v, want kind %v", c.name, hash, kind, c.kind)
 		}
-		hash, kind = FastFlow(c.frame, c.types)
+		flow := FastFlow(c.frame, c.types)
+		hash, kind = flow.Hash, flow.Kind
 		if kind != c.fast || kind == nic.HashNone && hash != 0 {
 			t.Errorf("%s: fast hash %08x, kind %v, want kind %v", c.name, hash, kind, c.fast)
 		}
@@ -187,12 +189,12 @@ func TestFlowKinds(t *testing.T) {
 func TestOptionsDoNotMatter(t *testing.T) {
 	p := packetOf(1)
 	plain, _ := NewToeplitz(DefaultKey).Flow(p.frame(), HashAll)
-	fast, _ := FastFlow(p.frame(), HashAll)
+	fast := FastFlow(p.frame(), HashAll).Hash
 	p.options, p.vlan = 12, true
 	if got, _ := NewToeplitz(DefaultKey).Flow(p.frame(), HashAll); got != plain {
 		t.Errorf("with options and tag %08x, without %08x", got, plain)
 	}
-	if got, _ := FastFlow(p.frame(), HashAll); got != fast {
+	if got := FastFlow(p.frame(), HashAll).Hash; got != fast {
 		t.Errorf("fast: with options and tag %08x, without %08x", got, fast)
 	}
 }
@@ -225,7 +227,7 @@ func TestFastFlowSpreads(t *testing.T) {
 			for i := range n {
 				p := base
 				vary(&p, i)
-				h, _ := FastFlow(p.frame(), HashAll)
+				h := FastFlow(p.frame(), HashAll).Hash
 				counts[h%16]++
 			}
 			chi := 0.0
@@ -243,14 +245,14 @@ func TestLevels(t *testing.T) {
 	a, b := packetOf(0), packetOf(0)
 	b.src = netip.AddrPortFrom(b.src.Addr(), 1)
 	for _, levels := range []HashTypes{0, HashUDPv4, HashTCPv6} {
-		x, _ := FastFlow(a.frame(), levels)
-		y, _ := FastFlow(b.frame(), levels)
+		x := FastFlow(a.frame(), levels).Hash
+		y := FastFlow(b.frame(), levels).Hash
 		if x != y {
 			t.Errorf("levels %06b: ports count: %08x, %08x", levels, x, y)
 		}
 	}
-	x, _ := FastFlow(a.frame(), HashTCPv4)
-	y, _ := FastFlow(b.frame(), HashTCPv4)
+	x := FastFlow(a.frame(), HashTCPv4).Hash
+	y := FastFlow(b.frame(), HashTCPv4).Hash
 	if x == y {
 		t.Errorf("ports do not count: %08x", x)
 	}
@@ -262,9 +264,13 @@ func FuzzFlow(f *testing.F) {
 	}
 	toeplitz := NewToeplitz(DefaultKey)
 	f.Fuzz(func(t *testing.T, head []byte, types uint8) {
-		addrs, ports, l3, l4 := dissect(head)
-		if (l3 == 0) != (addrs == nil) || (l4 == 0) != (ports == nil) || l4 != 0 && (l3 == 0 || len(ports) != 4) {
-			t.Fatalf("%d bytes of addresses, %d of ports, kinds %b %b", len(addrs), len(ports), l3, l4)
+		addrs, ports, l3, l4, of := dissect(head)
+		if (l3 == 0) != (addrs == nil) || of == whole && (l4 == 0) != (ports == nil) || of == laterPart && ports != nil ||
+			ports != nil && (l4 == 0 || len(ports) != 4) || l4 != 0 && l3 == 0 {
+			t.Fatalf("%d bytes of addresses, %d of ports, kinds %b %b, part %d", len(addrs), len(ports), l3, l4, of)
+		}
+		if (of != whole) != Fragment(head) && l3 != 0 {
+			t.Fatalf("part %d, Fragment says %v", of, Fragment(head))
 		}
 		hash, kind := toeplitz.Flow(head, HashTypes(types))
 		want := uint32(0)
@@ -314,4 +320,42 @@ func BenchmarkFlow(b *testing.B) {
 			toeplitz.Hash(input)
 		}
 	})
+}
+
+// TestFragmentsOfFlows: without ports a fragment has the hash of its pair of addresses,
+// with them that of its flow. What is not UDP has no pair.
+func TestFragmentsOfFlows(t *testing.T) {
+	for _, base := range []packet{packetOf(0), packetOf(5)} {
+		base.proto = protoUDP
+		v6 := base.src.Addr().Is6()
+		whole := FastFlow(base.frame(), HashAll)
+		byAddress := FastFlow(base.frame(), 0)
+		if !whole.UDP || whole.Fragment || whole.Pair != byAddress.Hash || whole.Hash == whole.Pair || byAddress.UDP || byAddress.Pair != 0 {
+			t.Errorf("%v: whole %+v, by address %+v", base.src, whole, byAddress)
+		}
+		for _, at := range []uint16{0, 185} {
+			f := base
+			f.fragment = at
+			if at == 0 {
+				f.fragment = 0x2000
+			}
+			b := f.frame()
+			if v6 {
+				b = base.frame()
+				b[14+6] = 44
+				b = slices.Insert(b, 54, protoUDP, 0, byte(at>>5), byte(at<<3)|1, 0, 0, 0, 9)
+			}
+			want := Flow{Hash: whole.Hash, Kind: nic.HashL4, UDP: true, Fragment: true, Pair: whole.Pair}
+			if at != 0 {
+				want.Hash, want.Kind = whole.Pair, nic.HashL3
+			}
+			if got := FastFlow(b, HashAll); got != want {
+				t.Errorf("%v: fragment at %d: %+v, want %+v", base.src, 8*at, got, want)
+			}
+		}
+		base.proto = protoTCP
+		if f := FastFlow(base.frame(), HashAll); f.UDP || f.Pair != 0 || f.Kind != nic.HashL4 {
+			t.Errorf("TCP: %+v", f)
+		}
+	}
 }

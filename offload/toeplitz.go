@@ -72,11 +72,13 @@ func (t *Toeplitz) Flow(head []byte, types HashTypes) (hash uint32, kind nic.Has
 	return hash, nic.HashL4
 }
 
-// FlowType is Flow, and says which one of types the hash is; 0 if there is none.
+// FlowType is Flow, and says which one of types the hash is; 0 if there is none. A
+// fragment's is over the addresses, for only the first has ports, and a datagram must
+// stay together.
 func (t *Toeplitz) FlowType(head []byte, types HashTypes) (hash uint32, over HashTypes) {
-	addrs, ports, l3, l4 := dissect(head)
+	addrs, ports, l3, l4, of := dissect(head)
 	switch {
-	case types&l4 != 0:
+	case types&l4 != 0 && of == whole:
 		return t.sum(0, addrs) ^ t.sum(len(addrs), ports), l4
 	case types&l3 != 0:
 		return t.sum(0, addrs), l3

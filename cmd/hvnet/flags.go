@@ -136,6 +136,8 @@ type guestFlags struct {
 	Queues *int     `placeholder:"N" help:"Channels at first; default: 8, but at most one for each virtual processor. 'hvnet ethtool -L' changes them."`
 	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
 	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
+
+	FragmentCure string `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads frames by the ports that each shows. Default: on."`
 }
 
 // maxPort is the longest name of a switch port, in bytes.
@@ -143,7 +145,7 @@ const maxPort = 64
 
 // config checks the flags and returns the guest's configuration.
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
-	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), Log: log}
+	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), NoFragmentCure: f.FragmentCure == "off", Log: log}
 	if len(name) > maxPort || !utf8.ValidString(name) {
 		return cfg, usagef("--name %q: want UTF-8 of at most %d bytes", name, maxPort)
 	}

@@ -68,7 +68,9 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	h := host.New(cfg)
 	defer closeIn(&err, h.Close)
-	bad.impair(h)
+	if err := c.impair(h, bad, s.out); err != nil {
+		return err
+	}
 	l, err := h.Listen(c.Listen, attach.ListenConfig{TrustMemory: c.TrustMemory, Log: log})
 	if err != nil {
 		return err

@@ -69,7 +69,9 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	defer box.Close()
 	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log})
 	defer closeIn(&err, h.Close)
-	bad.impair(h)
+	if err := c.impair(h, bad, s.err); err != nil {
+		return err
+	}
 	if err := plan.connect(h); err != nil {
 		return err
 	}

@@ -103,6 +103,8 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
   hvnet capture [flags]       The frames of such an interface in a file for
                               Wireshark.
   hvnet top [IF]              Rates of its channels, and what is lost.
+  hvnet bench udp-fragments   What becomes of fragments of UDP datagrams on a
+                              host that loses some, and with the cure.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.

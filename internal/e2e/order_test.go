@@ -14,12 +14,18 @@ import (
 	"hvnet/vswitch"
 )
 
-const orderFlows = 16
+// The flows of a flood: those behind the first ones are of UDP.
+const orderFlows, orderTCP = 16, 14
 
-// orderFrame is segment i of TCP flow f.
+// orderFrame is segment i of flow f. Of those of UDP some are whole, some a first and some
+// a later fragment.
 func orderFrame(to, from *deviceGuest, f int, i uint32) []byte {
 	b := deviceFrame(to.mac, from.mac, 60+int(i)%200, f, 0)
 	binary.BigEndian.PutUint32(b[38:], i)
+	if f >= orderTCP {
+		b[23] = 17
+		binary.BigEndian.PutUint16(b[20:], []uint16{0, 0x2000, 185}[i%3])
+	}
 	return b
 }
 
@@ -98,7 +104,8 @@ func (s *orderSource) Wake() {
 
 // TestOrderOverChannelChanges changes the channels of sender and receiver 100 times
 // while one floods the other, half of it from sources and half by Send, with small
-// buffers, so that everything runs full: the segments of each flow come in order.
+// buffers, so that everything runs full: the segments of each flow come in order, those of
+// UDP too, which go by ports until the first fragment, and then by addresses.
 func TestOrderOverChannelChanges(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*devicePatience)
 	defer cancel()
@@ -162,6 +169,9 @@ func TestOrderOverChannelChanges(t *testing.T) {
 	}
 	if len(sink.channels) < 3 {
 		t.Errorf("everything came on channels %v", sink.channels)
+	}
+	if n := stat(a.nic.Stats(), "udp_frag_l3_sticky"); n == 0 {
+		t.Error("no fragment was sent by its addresses")
 	}
 	t.Logf("%d segments came, on channels %v; %d were copied to another section", sink.total, sink.channels, stat(a.nic.Stats(), "tx_steer_copy"))
 }

@@ -90,7 +90,7 @@ func TestFaults(t *testing.T) {
 		{"the first", nil, 0, 7, ""},
 		{"the next but one", nil, 0, 9, ""},
 		{"doubled", nil, 0, 9, "number 9 of flow 0 came twice"},
-		{"overtaken", nil, 0, 8, ""},
+		{"overtaken", nil, 0, 8, "number 8 of flow 0 was overtaken"},
 		{"overtaken and doubled", nil, 0, 8, "number 8 of flow 0 came twice"},
 		{"damaged", func(b []byte) { b[90]++ }, 0, 10, "the sum is"},
 		{"of another sender", func(b []byte) { copy(b[6:], []byte{2, 2, 2, 2, 2, 2}) }, 0, 11, "addresses"},

@@ -17,7 +17,7 @@ import (
 
 // The guests of the soak, by the names of their ports; a guest's number is its
 // place here. Between the first ones the line is always good: nothing may be
-// changed or doubled there. The lines of the rough ones are disturbed.
+// changed, doubled or overtaken there. The lines of the rough ones are disturbed.
 var names = []string{"clean1", "clean2", "clean3", "rough1", "rough2", "rough3"}
 
 const firstRough = 3
@@ -193,8 +193,9 @@ func (s *station) check(b []byte) {
 		*h = sender{life: l.life}
 	}
 	if order := h.order(l); order != nil {
-		if c.Late++; order == errTwice {
-			fault("from %s: number %d of flow %d came twice", names[from], l.seq, l.flow)
+		c.Late++
+		fault("from %s: number %d of flow %d %v", names[from], l.seq, l.flow, order)
+		if order == errTwice {
 			return
 		}
 	}
@@ -209,9 +210,8 @@ var (
 	errLate  = errors.New("was overtaken")
 )
 
-// order tells whether a frame comes in order. A flow may change its channel when
-// channels do, and then frames overtake each other for a moment; none may come twice,
-// as far as the last 64 of a flow can tell.
+// order tells whether a frame comes in order, whatever becomes of the channels, and
+// for the first time, as far as the last 64 of a flow can tell.
 func (h *sender) order(l label) error {
 	next, seen := &h.next[l.mark-markTraffic][l.flow], &h.seen[l.mark-markTraffic][l.flow]
 	if l.seq >= *next {

@@ -17,7 +17,14 @@ type Config struct {
 	// Fragment is the probability that a fragment of an IP datagram is lost,
 	// doubled or held back, each as likely. Other frames do not meet it.
 	Fragment float64
+	// Unordered is the probability that a fragment is lost that does not come right
+	// behind the one before it, as it is where someone puts datagrams together that
+	// wants fragments in order.
+	Unordered float64
 
+	// Skew is up to how much later the frames of a channel come than those of another
+	// one: each channel has a delay of its own, from 0 to Skew. See [nic.Frame.Channel].
+	Skew   time.Duration
 	Delay  time.Duration // of every frame
 	Jitter time.Duration // the delay is Delay ± Jitter; by itself it changes no order
 	Gap    time.Duration // how long a frame is held back; 0 means DefaultGap
@@ -50,6 +57,8 @@ var keys = []struct {
 	{"corrupt", func(c *Config) any { return &c.Corrupt }},
 	{"reorder", func(c *Config) any { return &c.Reorder }},
 	{"fragment", func(c *Config) any { return &c.Fragment }},
+	{"unordered", func(c *Config) any { return &c.Unordered }},
+	{"skew", func(c *Config) any { return &c.Skew }},
 	{"delay", func(c *Config) any { return &c.Delay }},
 	{"jitter", func(c *Config) any { return &c.Jitter }},
 	{"gap", func(c *Config) any { return &c.Gap }},

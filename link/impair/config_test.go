@@ -7,8 +7,8 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	const text = "loss=1%,dup=2%,corrupt=0.1%,reorder=3%,fragment=50%,delay=5ms,jitter=1ms,gap=2ms,rate=100mbit,limit=65536,seed=7"
-	want := Config{Loss: .01, Duplicate: .02, Corrupt: .001, Reorder: .03, Fragment: .5,
+	const text = "loss=1%,dup=2%,corrupt=0.1%,reorder=3%,fragment=50%,unordered=60%,skew=3ms,delay=5ms,jitter=1ms,gap=2ms,rate=100mbit,limit=65536,seed=7"
+	want := Config{Loss: .01, Duplicate: .02, Corrupt: .001, Reorder: .03, Fragment: .5, Unordered: .6, Skew: 3 * time.Millisecond,
 		Delay: 5 * time.Millisecond, Jitter: time.Millisecond, Gap: 2 * time.Millisecond, Rate: 100_000_000, Limit: 65536, Seed: 7}
 	got, err := Parse(text)
 	if err != nil || got != want {

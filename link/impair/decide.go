@@ -26,8 +26,17 @@ type decider struct {
 	rand *rand.Rand
 	slow bool          // each frame has to wait, so none overtakes another by not doing so
 	idle time.Duration // when the line has sent all that it was given
-	last time.Duration // when the last frame is released that was not held back
+	// By channel, if the channels differ: how much later its frames are released, and
+	// when the last one is that was not held back. Else there is one.
+	channels []pace
+	parts    datagrams // what has been seen of them, for Unordered
 }
+
+// A pace is when the frames of a channel are released.
+type pace struct{ skew, last time.Duration }
+
+// maxChannels is how many channels have a delay of their own; others share them.
+const maxChannels = 64
 
 func newDecider(c Config) decider {
 	if c.Gap == 0 {
@@ -36,16 +45,25 @@ func newDecider(c Config) decider {
 	if c.Limit == 0 {
 		c.Limit = DefaultLimit
 	}
-	return decider{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0)), slow: c.Delay > 0 || c.Jitter > 0 || c.Rate > 0}
+	d := decider{cfg: c, rand: rand.New(rand.NewPCG(c.Seed, 0)), slow: c.Delay > 0 || c.Jitter > 0 || c.Rate > 0 || c.Skew > 0}
+	d.channels = make([]pace, 1)
+	if c.Skew > 0 {
+		d.channels = make([]pace, maxChannels)
+		skews := rand.New(rand.NewPCG(c.Seed, 1)) // chances of their own
+		for i := range d.channels {
+			d.channels[i].skew = time.Duration(skews.Int64N(int64(c.Skew) + 1))
+		}
+	}
+	return d
 }
 
 // chance reports whether something of that probability happens. What never happens
 // uses up no chance, so settings of one kind don't change the sequence of another.
 func (d *decider) chance(p float64) bool { return p > 0 && d.rand.Float64() < p }
 
-// decide returns the fate of a frame of n bytes that begins with head and comes at
-// the time now, while frames that cost waiting bytes wait.
-func (d *decider) decide(now time.Duration, head []byte, n, waiting int) fate {
+// decide returns the fate of a frame of n bytes that begins with head and comes on a
+// channel at the time now, while frames that cost waiting bytes wait.
+func (d *decider) decide(now time.Duration, channel uint16, head []byte, n, waiting int) fate {
 	c := &d.cfg
 	f := fate{lost: d.chance(c.Loss)}
 	f.double = d.chance(c.Duplicate)
@@ -75,15 +93,19 @@ func (d *decider) decide(now time.Duration, head []byte, n, waiting int) fate {
 		idle += time.Duration(float64(8*n) / float64(c.Rate) * float64(time.Second))
 		f.at = idle
 	}
-	f.at += c.Delay
+	p := &d.channels[int(channel)%len(d.channels)]
+	f.at += c.Delay + p.skew
 	if c.Jitter > 0 {
 		f.at += time.Duration(d.rand.Int64N(2*int64(c.Jitter)+1)) - c.Jitter
 	}
-	f.at = max(f.at, d.last)
+	f.at = max(f.at, p.last)
 	if f.late {
 		f.at += c.Gap
 	}
 	f.wait = d.slow || f.late
+	if c.Unordered > 0 && !d.parts.follows(head, f.at) && d.chance(c.Unordered) {
+		return fate{lost: true, fault: true}
+	}
 	copies := 1
 	if f.double {
 		copies = 2
@@ -93,7 +115,7 @@ func (d *decider) decide(now time.Duration, head []byte, n, waiting int) fate {
 	}
 	d.idle = idle
 	if !f.late {
-		d.last = f.at
+		p.last = f.at
 	}
 	return f
 }

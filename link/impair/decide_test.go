@@ -26,7 +26,7 @@ func TestChances(t *testing.T) {
 	fragment := change(tcp, 20, 0x20)
 	var lost, double, corrupt, late, fault, faultLost int
 	for range n {
-		f := d.decide(0, tcp, 60, 0)
+		f := d.decide(0, 0, tcp, 60, 0)
 		count := func(c *int, b bool) {
 			if b {
 				*c++
@@ -42,7 +42,7 @@ func TestChances(t *testing.T) {
 		if f.corrupt && (f.bit < 8*14 || f.bit >= 8*60) {
 			t.Fatalf("bit %d of a frame of 60 bytes is changed", f.bit)
 		}
-		f = d.decide(0, fragment, 60, 0)
+		f = d.decide(0, 0, fragment, 60, 0)
 		count(&fault, f.fault)
 		count(&faultLost, f.fault && f.lost)
 	}
@@ -70,11 +70,11 @@ func TestSeed(t *testing.T) {
 	differ := 0
 	for i := range 1000 {
 		now := time.Duration(i) * time.Millisecond
-		f := same.decide(now, tcp, 100, 0)
-		if g := again.decide(now, tcp, 100, 0); f != g {
+		f := same.decide(now, 0, tcp, 100, 0)
+		if g := again.decide(now, 0, tcp, 100, 0); f != g {
 			t.Fatalf("frame %d: %+v and %+v", i, f, g)
 		}
-		if other.decide(now, tcp, 100, 0) != f {
+		if other.decide(now, 0, tcp, 100, 0) != f {
 			differ++
 		}
 	}
@@ -90,7 +90,7 @@ func TestTimes(t *testing.T) {
 		d := newDecider(Config{Delay: 5 * ms})
 		for i := range 10 {
 			now := time.Duration(i) * ms
-			if f := d.decide(now, tcp, 60, 0); f.at != now+5*ms || !f.wait {
+			if f := d.decide(now, 0, tcp, 60, 0); f.at != now+5*ms || !f.wait {
 				t.Errorf("at %v: %+v", now, f)
 			}
 		}
@@ -100,7 +100,7 @@ func TestTimes(t *testing.T) {
 		var last, least, most time.Duration = 0, time.Hour, 0
 		for i := range 10_000 {
 			now := time.Duration(i) * 20 * ms
-			f := d.decide(now, tcp, 60, 0)
+			f := d.decide(now, 0, tcp, 60, 0)
 			if f.at < last || f.at < now || f.at > now+10*ms {
 				t.Fatalf("at %v: released at %v, the one before at %v", now, f.at, last)
 			}
@@ -112,7 +112,7 @@ func TestTimes(t *testing.T) {
 		d = newDecider(Config{Delay: 5 * ms, Jitter: 5 * ms, Seed: 3})
 		last = 0
 		for range 1000 { // all at one time
-			f := d.decide(0, tcp, 60, 0)
+			f := d.decide(0, 0, tcp, 60, 0)
 			if f.at < last {
 				t.Fatalf("released at %v, the one before at %v", f.at, last)
 			}
@@ -121,42 +121,42 @@ func TestTimes(t *testing.T) {
 	})
 	t.Run("held back", func(t *testing.T) {
 		d := newDecider(Config{Reorder: 1, Delay: 5 * ms, Gap: 3 * ms})
-		if f := d.decide(ms, tcp, 60, 0); f.at != 9*ms || !f.late {
+		if f := d.decide(ms, 0, tcp, 60, 0); f.at != 9*ms || !f.late {
 			t.Errorf("%+v", f)
 		}
 		d = newDecider(Config{Reorder: 1})
-		if f := d.decide(0, tcp, 60, 0); f.at != DefaultGap || !f.wait {
+		if f := d.decide(0, 0, tcp, 60, 0); f.at != DefaultGap || !f.wait {
 			t.Errorf("%+v", f)
 		}
 	})
 	t.Run("rate", func(t *testing.T) {
 		d := newDecider(Config{Rate: 8_000_000, Delay: ms}) // a byte in a microsecond
 		for i := range 5 {
-			if f := d.decide(0, tcp, 1000, 0); f.at != time.Duration(i+1)*ms+ms {
+			if f := d.decide(0, 0, tcp, 1000, 0); f.at != time.Duration(i+1)*ms+ms {
 				t.Errorf("frame %d: %+v", i, f)
 			}
 		}
-		if f := d.decide(10*ms, tcp, 500, 0); f.at != 11*ms+ms/2 {
+		if f := d.decide(10*ms, 0, tcp, 500, 0); f.at != 11*ms+ms/2 {
 			t.Errorf("after a rest: %+v", f)
 		}
 	})
 	t.Run("limit", func(t *testing.T) {
 		d := newDecider(Config{Rate: 8_000_000, Limit: 3 * charge})
-		if f := d.decide(0, tcp, 60, 2*charge); f.lost {
+		if f := d.decide(0, 0, tcp, 60, 2*charge); f.lost {
 			t.Errorf("%+v", f)
 		}
-		f := d.decide(0, tcp, 60, 2*charge+1)
+		f := d.decide(0, 0, tcp, 60, 2*charge+1)
 		if !f.full || !f.lost {
 			t.Errorf("%+v", f)
 		}
 		// What is lost takes no time of the line.
-		if f := d.decide(0, tcp, 60, 0); f.at != 120*time.Microsecond {
+		if f := d.decide(0, 0, tcp, 60, 0); f.at != 120*time.Microsecond {
 			t.Errorf("%+v", f)
 		}
 	})
 	t.Run("no delay", func(t *testing.T) {
 		d := newDecider(Config{Loss: .5})
-		if f := d.decide(0, tcp, 60, 0); f.wait {
+		if f := d.decide(0, 0, tcp, 60, 0); f.wait {
 			t.Errorf("%+v", f)
 		}
 	})

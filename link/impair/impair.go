@@ -111,7 +111,7 @@ func (s *Sink) sort(frames []nic.Frame, st *staging) {
 // take decides about one frame.
 func (s *Sink) take(f *nic.Frame, now time.Duration, st *staging) {
 	n := f.Len()
-	v := s.core.decide(now, f.Head, n, s.bytes)
+	v := s.core.decide(now, f.Channel, f.Head, n, s.bytes)
 	copies := 0
 	if !v.lost {
 		copies = 1

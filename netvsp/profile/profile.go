@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"hvnet/nvsp"
 	"hvnet/rndis"
@@ -51,6 +52,10 @@ type Profile struct {
 	// have all fragments of IP packets come on the first channel.
 	UDPByAddress   bool
 	FragmentsFirst bool
+	// FragmentSkew is for hosts behind which fragments are lost that come out of order: by
+	// how much the delays of a guest's channels differ there, at most; 0 for the others. A
+	// device knows nothing of it, nor does a host unless it is asked for the fault.
+	FragmentSkew time.Duration
 	// LinkMbps is the speed of the link in Mbit/s.
 	LinkMbps uint32
 
@@ -131,6 +136,9 @@ func (r release) profile() Profile {
 		if v <= r.nvsp {
 			p.NVSP = append(p.NVSP, v)
 		}
+	}
+	if r.name == "azure" {
+		p.FragmentSkew = time.Millisecond
 	}
 	if r.nvsp < nvsp.V5 { // no sub-channels
 		p.MaxChannels, p.RSSEntries = 1, 0
