@@ -2,7 +2,6 @@ package golden_test
 
 import (
 	"bytes"
-	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -31,6 +30,7 @@ const askEnv = "HVNET_GOLDEN_ASK"
 
 func TestMain(m *testing.M) {
 	if profile := os.Getenv(askEnv); profile != "" {
+		os.Unsetenv(askEnv)
 		if err := ask(profile); err != nil {
 			fmt.Fprintln(os.Stderr, "ask ethtool:", err)
 			os.Exit(1)
@@ -55,11 +55,11 @@ func ask(profile string) error {
 	out := json.NewEncoder(os.Stdout)
 	before := ""
 	for _, want := range texts {
-		got, err := answer(want.Command)
+		got, err := golden.Ask(want.Command)
 		// What `ip` does to the interface reaches the driver a moment later.
-		for until := time.Now().Add(patience); err == nil && strings.HasPrefix(before, "ip ") && shows(want.Command) &&
+		for until := time.Now().Add(golden.Patience); err == nil && strings.HasPrefix(before, "ip ") && shows(want.Command) &&
 			got.Normal() != want && time.Now().Before(until); {
-			got, err = answer(want.Command)
+			got, err = golden.Ask(want.Command)
 		}
 		if err != nil {
 			return err
@@ -72,42 +72,18 @@ func ask(profile string) error {
 	return nil
 }
 
-// patience is how long a command may take, and `ip` may be without effect.
-const patience = 20 * time.Second
-
 // shows reports whether a command changes nothing.
 func shows(command string) bool {
 	words := strings.Fields(command)
 	return words[0] == "ethtool" && !slices.Contains([]string{"-L", "-G", "--set-ring", "--set-channels"}, words[1])
 }
 
-// answer runs one command.
-func answer(command string) (golden.Text, error) {
-	words, err := golden.Words(command)
-	if err != nil {
-		return golden.Text{}, err
-	}
-	attr := &syscall.SysProcAttr{}
-	if words[0] == "nobody" {
-		words = words[1:]
-		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c := exec.CommandContext(ctx, words[0], words[1:]...)
-	var stdout, stderr bytes.Buffer
-	c.Stdout, c.Stderr, c.SysProcAttr = &stdout, &stderr, attr
-	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, askEnv+"=") })
-	err = c.Run()
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		return golden.Text{}, fmt.Errorf("run %s: %w", command, errors.Join(err, ctx.Err()))
-	}
-	return golden.Text{Command: command, Stdout: stdout.String(), Stderr: stderr.String(), Status: c.ProcessState.ExitCode()}, nil
-}
-
 // TestReal has the real ethtool ask our driver, in `hvnet run`, all that Linux's driver was
 // asked by ioctl, and compares; and has our own ethtool, by that name, asked the same.
 func TestReal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it asks some thousand times")
+	}
 	need.Root(t)
 	need.Tool(t, "ethtool")
 	need.Tool(t, "ip")
@@ -173,7 +149,7 @@ func session(t *testing.T, hvnet, profile, path string) (texts []golden.Text) {
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.WaitDelay = patience
+	c.WaitDelay = golden.Patience
 	out, err := c.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, &stderr)

@@ -4,27 +4,19 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"hvnet/internal/golden"
 )
-
-// patience is how long a command may take.
-const patience = 30 * time.Second
 
 // fresh loads the driver anew, so that nothing that was set is left.
 const fresh = `. /etc/lgv.sh
@@ -94,25 +86,10 @@ func session(path golden.Path, of golden.Subject) error {
 }
 
 func answer(path golden.Path, command string) error {
-	words, err := golden.Words(command)
+	text, err := golden.Ask(command)
 	if err != nil {
 		return err
 	}
-	attr := &syscall.SysProcAttr{}
-	if words[0] == "nobody" {
-		words = words[1:]
-		attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c := exec.CommandContext(ctx, words[0], words[1:]...)
-	var stdout, stderr bytes.Buffer
-	c.Stdout, c.Stderr, c.SysProcAttr = &stdout, &stderr, attr
-	err = c.Run()
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		return fmt.Errorf("run %s: %w", command, errors.Join(err, ctx.Err()))
-	}
-	text := golden.Text{Command: command, Stdout: stdout.String(), Stderr: stderr.String(), Status: c.ProcessState.ExitCode()}
 	return report(golden.Report{Path: path, Text: &text})
 }
 
