@@ -104,7 +104,11 @@ func TestReal(t *testing.T) {
 	if err := errors.Join(os.Mkdir(ours, 0o755), os.Symlink(hvnet, filepath.Join(ours, "ethtool"))); err != nil {
 		t.Fatal(err)
 	}
-	for _, profile := range []string{"ws2012", "ws2016", "ws2022"} {
+	profiles := []string{"ws2022", "ws2016", "ws2012"}
+	if !need.All() {
+		profiles = profiles[:1]
+	}
+	for _, profile := range profiles {
 		t.Run(profile, func(t *testing.T) {
 			linux, err := golden.Device(profile, golden.Ioctl)
 			if err != nil {
