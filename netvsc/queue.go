@@ -237,8 +237,10 @@ func (q *queue) release() {
 type receiver struct {
 	buf    []byte                     // the packet being looked at,
 	ranges [maxRanges]vmbus.ByteRange // its ranges,
-	front  [rndis.PacketHeadSize]byte // the start of the message being looked at
-	info   rndis.Info                 // and its per-packet information
+	fronts [maxRanges]front           // the starts of the messages in them,
+	next   [frontSize]byte            // that of one behind the first,
+	long   [rndis.PacketHeadSize]byte // a longer one
+	info   rndis.Info                 // and the per-packet information of the message being looked at
 
 	frames []nic.Frame
 	slots  []slot   // of the frames' bytes
@@ -258,6 +260,12 @@ type receiver struct {
 // A slot holds the private part of a received frame.
 type slot struct {
 	head [tagSize + nic.HeadLen]byte // a VLAN tag is put back in front
+}
+
+// A front is a private copy of the first n bytes of a message.
+type front struct {
+	b [frontSize]byte
+	n int
 }
 
 type completion struct {
