@@ -334,6 +334,7 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
+	q.data.settle()
 	if q.closing.Load() {
 		unknown = 0
 	}
