@@ -25,6 +25,9 @@ func quiet(t testing.TB) (g *fakeGuest, q *queue, port *counting) {
 	q = g.backend.(*backend).s.primary()
 	q.once.Do(func() { close(q.quit) })
 	<-q.exited
+	q.taking.Lock()
+	q.over = true // interrupts leave it alone too
+	q.taking.Unlock()
 	port = new(counting)
 	q.s.port = port
 	return g, q, port
