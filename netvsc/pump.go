@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 
 	"hvnet/nic"
 )
@@ -12,6 +13,11 @@ import (
 // pumpBatch is how many frames a pump reads before it hands them on, so that a
 // busy source can't delay its own frames or a change of settings.
 const pumpBatch = 64
+
+// pumpRounds is how many batches a pump moves without a pause before it has the
+// scheduler look who else has something to do: a thread that never waits does not hear
+// doorbells, and it may be the only one that is awake.
+const pumpRounds = 8
 
 // A pump moves frames from one source to the channels. It holds sections and page
 // runs only while it is inside a round, so that between rounds the device can be
@@ -45,7 +51,11 @@ func (n *NIC) Pump(ctx context.Context, src nic.Source) error {
 	defer n.removePump(p)
 	defer p.drop()
 	defer context.AfterFunc(ctx, src.Wake)()
-	for {
+	for busy := 0; ; busy++ {
+		if busy == pumpRounds {
+			busy = 0
+			runtime.Gosched()
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -56,9 +66,11 @@ func (n *NIC) Pump(ctx context.Context, src nic.Source) error {
 		switch {
 		case err == errStarved:
 			p.await(ctx)
+			busy = 0
 			continue
 		case err == nic.ErrNoFrame:
 			err = src.Wait()
+			busy = 0
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil

@@ -16,9 +16,9 @@ import (
 	"hvnet/vmbus/channel"
 )
 
-// A queue is one channel with what the driver keeps for it. Its goroutine takes
-// everything that the host sends on the channel; any sender puts packets into it
-// under the channel's producer lock.
+// A queue is one channel with what the driver keeps for it. What the host sends on it
+// is taken by the goroutine that hears the doorbell, or by the queue's own if there is
+// more to do; any sender puts packets into it under the channel's producer lock.
 type queue struct {
 	s     *session
 	ch    *channel.Channel
@@ -40,10 +40,11 @@ type queue struct {
 
 	_ [64]byte // what follows is another goroutine's
 
+	taking sync.Mutex // held by who takes what the host sends
+	over   bool       // nobody does any more
 	receiver
 
 	at      int // processor that the goroutine is pinned to, -1 for none
-	budget  int // how long to linger, see linger
 	closing chan struct{}
 	ended   chan struct{}
 
@@ -61,16 +62,20 @@ func newQueue(s *session, ch *channel.Channel, index int) *queue {
 	return q
 }
 
-// run is the queue's goroutine. It sleeps until the host has rung, then works with
-// the doorbell masked until there is nothing left.
+// run is the queue's goroutine. It sleeps until there is more to do than interrupt
+// does, then works with the doorbell masked until there is nothing left.
 func (q *queue) run() {
 	defer close(q.ended)
+	if !q.s.n.pinned { // else no other goroutine may do its work
+		q.ch.OnInterrupt(q.interrupt)
+	}
+	owing := false
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
 	for {
 		var again <-chan time.Time
-		if len(q.owed) > 0 {
+		if owing {
 			// The host takes no completions. It signals when it has made room,
 			// unless it is one that never does.
 			retry.Reset(time.Millisecond)
@@ -87,33 +92,73 @@ func (q *queue) run() {
 			<-q.closing
 			return
 		}
-		asked := q.asked.Load()
 		q.count.Add(counter.Wakeups, 1)
-		q.ch.In.Mask()
-		for q.poll() || q.linger() || !q.overdue() && q.ch.In.Unmask() {
-			select {
-			case <-q.closing:
-				return
-			case <-q.s.failed:
-				<-q.closing
-				return
-			default:
-			}
-		}
-		if len(q.owed) == 0 {
-			q.served.Store(asked)
-			q.s.nudge()
-		}
+		owing = q.takeAll()
 	}
+}
+
+// takeAll takes what there is until nothing is left or the queue ends, and reports
+// whether the host is owed completions.
+func (q *queue) takeAll() (owing bool) {
+	q.taking.Lock()
+	defer q.taking.Unlock()
+	asked := q.asked.Load()
+	for !q.take() && !q.ending() {
+		runtime.Gosched() // whoever else has to be heard
+	}
+	if len(q.owed) > 0 {
+		return true
+	}
+	q.served.Store(asked)
+	q.s.nudge()
+	return false
+}
+
+// interrupt takes what the host sends, unless somebody does already, and returns false
+// if something is left for the queue's goroutine.
+func (q *queue) interrupt() (done bool) {
+	if !q.taking.TryLock() {
+		return false
+	}
+	defer q.taking.Unlock()
+	if q.over {
+		return true
+	}
+	if !q.take() || len(q.owed) > 0 {
+		return false
+	}
+	q.count.Add(counter.Wakeups, 1)
+	return true
 }
 
 const (
 	pollPackets = 64 // ring packets of one batch
-
-	// Looks at an empty ring before going to sleep, of about 0.1 µs each.
-	lingerMin = 4
-	lingerMax = 128
+	takeRounds  = 8  // batches, before others have their turn
 )
+
+// take works with the doorbell masked until there is nothing left, but not for
+// long: it returns false if there may be more. The caller holds taking.
+func (q *queue) take() (done bool) {
+	q.ch.In.Mask()
+	for range takeRounds {
+		if !q.poll() && !q.ch.In.Linger() && (q.overdue() || !q.ch.In.Unmask()) {
+			return true
+		}
+	}
+	return false
+}
+
+// ending reports whether nothing more is to be taken.
+func (q *queue) ending() bool {
+	select {
+	case <-q.closing:
+		return true
+	case <-q.s.failed:
+		return true
+	default:
+		return false
+	}
+}
 
 // poll handles one batch of what the host has sent, and returns false if there was
 // nothing.
@@ -142,11 +187,7 @@ func (q *queue) poll() bool {
 	}
 	q.deliver()
 	q.settle()
-	if packets == 0 {
-		return false
-	}
-	q.budget = max(q.budget, lingerMin)
-	return true
+	return packets > 0
 }
 
 // overdue reports whether the host owes room for so many completions that nothing
@@ -159,27 +200,16 @@ func (q *queue) overdue() bool {
 	return len(q.owed) > limit
 }
 
-// linger looks at the empty ring for a while before the queue sleeps, the longer
-// the more that was worth it lately: a wake-up costs more than many looks.
-func (q *queue) linger() bool {
-	for range q.budget {
-		runtime.Gosched()
-		if !q.ch.In.Empty() {
-			q.budget = min(2*q.budget, lingerMax)
-			return true
-		}
-	}
-	q.budget /= 2
-	return false
-}
-
 // fail ends the session because of what happened on this channel.
 func (q *queue) fail(err error) { q.s.fail(fmt.Errorf("channel %d: %w", q.index, err)) }
 
-// end stops the goroutine and waits for it.
+// end stops the goroutine, and waits for it and for an interrupt that is going on.
 func (q *queue) end() {
 	close(q.closing)
 	<-q.ended
+	q.taking.Lock()
+	q.over = true
+	q.taking.Unlock()
 }
 
 // release gives back what the host has not completed, after the channel was
@@ -203,12 +233,14 @@ func (q *queue) release() {
 	q.waiting, q.outstanding = nil, 0
 }
 
-// A receiver is what a queue's goroutine gathers in one batch.
+// A receiver is what is gathered in one batch.
 type receiver struct {
 	buf    []byte                     // the packet being looked at,
 	ranges [maxRanges]vmbus.ByteRange // its ranges,
-	front  [rndis.PacketHeadSize]byte // the start of the message being looked at
-	info   rndis.Info                 // and its per-packet information
+	fronts [maxRanges]front           // the starts of the messages in them,
+	next   [frontSize]byte            // that of one behind the first,
+	long   [rndis.PacketHeadSize]byte // a longer one
+	info   rndis.Info                 // and the per-packet information of the message being looked at
 
 	frames []nic.Frame
 	slots  []slot   // of the frames' bytes
@@ -228,6 +260,12 @@ type receiver struct {
 // A slot holds the private part of a received frame.
 type slot struct {
 	head [tagSize + nic.HeadLen]byte // a VLAN tag is put back in front
+}
+
+// A front is a private copy of the first n bytes of a message.
+type front struct {
+	b [frontSize]byte
+	n int
 }
 
 type completion struct {

@@ -99,10 +99,18 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 		q.badFrame()
 		return false
 	}
+	// All fronts first: none of them is in this processor's caches yet, and so they
+	// come together.
+	for i, r := range ranges {
+		q.fronts[i].n = 0
+		if r.Within(len(rx.mem)) && int(r.Count) <= rx.section {
+			q.fronts[i].n = copy(q.fronts[i].b[:], rx.mem[r.Offset:int(r.Offset)+int(r.Count)])
+		}
+	}
 	ok := true
-	for _, r := range ranges {
-		if !r.Within(len(rx.mem)) || int(r.Count) > rx.section ||
-			!q.messages(rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
+	for i, r := range ranges {
+		f := &q.fronts[i]
+		if f.n == 0 || !q.messages(f.b[:f.n], rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
 			q.join.abandon() // a packet with a hole is none
 			ok = false
@@ -115,23 +123,24 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	return ok
 }
 
-// messages handles the RNDIS messages of a range in shared memory, and returns false if
-// one is to be refused. Behind a PACKET there may be others; what else is there is padding.
-func (q *queue) messages(m []byte) bool {
+// messages handles the RNDIS messages of a range in shared memory, of which front is a
+// private copy of the first bytes, and returns false if one is to be refused. Behind a
+// PACKET there may be others; what else is there is padding.
+func (q *queue) messages(front, m []byte) bool {
 	for first := true; ; first = false {
-		n, ok := q.received(m, first)
+		n, ok := q.received(front, m, first)
 		if m = m[n:]; !ok || len(m) < rndis.PacketHeaderSize {
 			return ok
 		}
+		front = q.next[:copy(q.next[:], m)]
 	}
 }
 
-// received handles the RNDIS message at the start of m, in shared memory, and returns its
-// length, all of m if no other one can follow, and false if it is to be refused. What
-// decides is copied once and then used. Behind the first message of a range only a
+// received handles the RNDIS message at the start of m, in shared memory, of which front
+// is a private copy of the first bytes, and returns its length, all of m if no other one
+// can follow, and false if it is to be refused. Behind the first message of a range only a
 // PACKET is one.
-func (q *queue) received(m []byte, first bool) (n int, ok bool) {
-	front := q.front[:copy(q.front[:frontSize], m)]
+func (q *queue) received(front, m []byte, first bool) (n int, ok bool) {
 	h, err := rndis.ParseHeader(front, len(m))
 	if !first && (err != nil || h.Type != rndis.TypePacket) {
 		return len(m), true
@@ -146,7 +155,7 @@ func (q *queue) received(m []byte, first bool) (n int, ok bool) {
 	if err != nil && len(m) > frontSize {
 		// Perhaps only because there is more per-packet information than usual:
 		// everything is looked at anew in a longer copy.
-		front = q.front[:copy(q.front[:], m)]
+		front = q.long[:copy(q.long[:], m)]
 		p, err = rndis.ParsePacket(front, len(m))
 	}
 	if err != nil || p.DataLen > nic.MaxFrame {

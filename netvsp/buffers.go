@@ -91,11 +91,25 @@ func (s *session) takeReceive() {
 	k := controlSections(b.count)
 	p.ch.Lock()
 	p.control.add(0, k)
-	p.data.add(k, b.count)
 	p.ch.Unlock()
+	s.pool = newPool(k, b.count)
+	for _, q := range s.queues {
+		s.join(q)
+	}
 	p.work.Lock()
 	p.limits(&s.ctl)
 	p.work.Unlock()
+}
+
+// join lets a queue, if there is one, take part in the sections for frames. The caller
+// holds mu.
+func (s *session) join(q *queue) {
+	if q == nil || s.pool == nil {
+		return
+	}
+	q.ch.Lock()
+	s.pool.join(&q.data, s.ctl.subChannels+1)
+	q.ch.Unlock()
 }
 
 // takeSend brings a new send buffer, or none, into use. The caller holds mu.
@@ -123,7 +137,7 @@ func (s *session) dropReceive() {
 		}
 	}
 	s.receive.mapping.Close()
-	s.receive = buffer{}
+	s.receive, s.pool = buffer{}, nil
 	s.ctl.revoked(opRevokeReceive)
 }
 

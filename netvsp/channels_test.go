@@ -77,13 +77,9 @@ func TestSpread(t *testing.T) {
 	g.up(nvsp.V61)
 	guests, hosts := g.widen(3)
 	g.account()
-	for i, q := range g.backend.(*backend).s.queues { // 512 KiB are 290 sections, 274 of them for data
-		q.ch.Lock()
-		free, want := len(q.data.free), []int{68, 68, 68, 70}[i]
-		q.ch.Unlock()
-		if free != want {
-			t.Errorf("channel %d has %d sections, want %d", i, free, want)
-		}
+	// 512 KiB are 290 sections, 274 of them for data.
+	if p := g.backend.(*backend).s.pool; len(p.free) != 274 || len(p.members) != 4 || p.own != 274/16 || p.kept != 4*(274/16) {
+		t.Errorf("%d sections free, %d channels with %d of their own, %d kept", len(p.free), len(p.members), p.own, p.kept)
 	}
 	deliver := func(list ...[]byte) (at [][]int) {
 		t.Helper()

@@ -41,7 +41,7 @@ func (q *queue) coalesced(f *nic.Frame, n int, info rndis.Info, room *int) (reas
 			return DropRingFull, false
 		}
 	}
-	if len(q.data.free) < k {
+	if !q.data.want(k) {
 		return DropNoSection, false
 	}
 	*room -= k

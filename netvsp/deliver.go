@@ -73,6 +73,7 @@ func (q *queue) deliver(st *steering, frames []nic.Frame, flows []flow) bool {
 		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
 		q.blame(err)
 	}
+	q.data.settle()
 	return true
 }
 
@@ -131,6 +132,7 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 				d.tally[DropRingFull] += uint64(len(frames) - i)
 				break
 			}
+			q.data.want(min(room, len(frames)-i))
 		}
 		var info rndis.Info
 		if flows != nil && flows[i].over != 0 {
@@ -162,11 +164,11 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 			d.tally[DropTooLong]++
 			continue
 		}
-		id, ok := q.data.take()
-		if !ok {
+		if len(q.data.free) == 0 && !q.data.want(1) {
 			d.tally[DropNoSection]++
 			continue
 		}
+		id, _ := q.data.take()
 		d.ids[d.n] = id
 		d.n++
 		at := int(id) * r.size

@@ -323,11 +323,23 @@ func (g *fakeGuest) account() {
 	defer s.mu.Unlock()
 	where := map[int32]bool{}
 	given := 0
+	s.pool.mu.Lock()
+	for _, i := range s.pool.free {
+		where[i] = true
+	}
+	free := len(s.pool.free)
+	s.pool.mu.Unlock()
+	if len(where) != free {
+		g.t.Fatalf("%d sections free, %d of them different", free, len(where))
+	}
 	for _, q := range s.queues {
 		if q == nil {
 			continue // closed alone
 		}
 		q.ch.Lock()
+		if len(q.data.free) > 0 {
+			g.t.Fatalf("channel %d has kept %d sections", q.index, len(q.data.free))
+		}
 		for _, x := range []*sections{&q.control, &q.data} {
 			given += x.given
 			for _, i := range x.free {

@@ -314,7 +314,7 @@ func TestOffloadNoAllocation(t *testing.T) {
 		s.packets, port.n = 1, 0
 		if n := testing.AllocsPerRun(100, func() {
 			s.put()
-			q.rounds()
+			q.take()
 			s.reap()
 		}); n != 0 || port.n != 101 {
 			t.Errorf("from the guest: %v allocations a packet, %d frames", n, port.n)
@@ -328,7 +328,7 @@ func TestOffloadNoAllocation(t *testing.T) {
 			if r.take() != 1 {
 				t.Fatal("the packet is missing")
 			}
-			q.rounds()
+			q.take()
 		}); n != 0 {
 			t.Errorf("to the guest, coalesced %v: %v allocations", coalesce, n)
 		}

@@ -36,8 +36,9 @@ type outgoing struct {
 	payload    []byte
 }
 
-// A queue is one open channel of the device. Its goroutine takes what the guest
-// sends; any goroutine delivers frames to it.
+// A queue is one open channel of the device. What the guest sends is taken by the
+// goroutine that hears its doorbell, or by the queue's own if there is more to do; any
+// goroutine delivers frames to it.
 type queue struct {
 	s     *session
 	ch    *channel.Channel
@@ -47,8 +48,10 @@ type queue struct {
 	once         sync.Once
 	closing      atomic.Bool // the channel is being taken away or closed: what is on it now is nobody's fault
 
-	// The goroutine's own. work is held while frames of a batch are on their way,
-	// that is, while the send buffer is looked at.
+	// Of who takes what the guest sends, and holds taking. work is held while frames
+	// of a batch are on their way, that is, while the send buffer is looked at.
+	taking  sync.Mutex
+	over    bool // nobody takes anything any more
 	work    sync.Mutex
 	sendBuf buffer
 	longest int // frame in bytes, tag included
@@ -125,39 +128,43 @@ func (q *queue) start() {
 	}()
 }
 
-// stop ends the goroutine and closes the queue for deliveries.
+// stop ends the goroutine, waits for an interrupt that is going on, and closes the
+// queue for deliveries.
 func (q *queue) stop() {
 	q.once.Do(func() { close(q.quit) })
 	<-q.exited
+	q.taking.Lock()
+	q.over = true
+	q.taking.Unlock()
 	q.ch.Lock()
 	q.dropReceive()
 	q.ch.Unlock()
 }
 
-// run takes what the guest sends until the queue is stopped. While there is work
-// the guest need not ring, and before the goroutine sleeps it looks a few times
-// more, the more often the more there was to do: an idle channel costs nothing, a
-// busy one no doorbells.
+// run takes what the guest sends until the queue is stopped, as far as interrupt
+// leaves anything. While there is work the guest need not ring, and before the goroutine
+// sleeps it looks a few times more, the more often the more that was worth it lately: an
+// idle channel costs nothing, a busy one no doorbells.
 func (q *queue) run() {
-	in := q.ch.In
+	q.ch.OnInterrupt(q.interrupt)
 	timer := time.NewTimer(retry)
 	timer.Stop()
 	defer timer.Stop()
 	for {
-		in.Mask()
-		handled, blocked := q.rounds()
+		left := q.attend()
 		if q.stopped() {
 			return
 		}
 		var tick <-chan time.Time
-		if blocked {
+		switch left {
+		case leftMore:
+			runtime.Gosched() // whoever else has to be heard
+			continue
+		case leftAnswers:
 			timer.Reset(retry)
 			tick = timer.C
-		} else if q.lookAgain(handled) || in.Err() == nil && in.Unmask() {
-			continue
-		}
-		if in.Err() != nil {
-			q.bad(rule.Ring.Err(in.Err()))
+		case leftCorrupt:
+			q.bad(rule.Ring.Err(q.ch.In.Err()))
 			<-q.quit // nothing that comes out of this ring can be believed
 			return
 		}
@@ -184,58 +191,101 @@ func (q *queue) stopped() bool {
 	}
 }
 
-// lookAgain reports whether new work comes soon after some was done.
-func (q *queue) lookAgain(handled int) bool {
-	for range min(handled, maxRound) {
-		runtime.Gosched()
-		if !q.ch.In.Empty() {
-			return true
-		}
+// interrupt takes what the guest sends, unless somebody does already, and returns
+// false if something is left for the queue's goroutine.
+func (q *queue) interrupt() (done bool) {
+	if !q.taking.TryLock() {
+		return false
 	}
-	return false
+	defer q.taking.Unlock()
+	if q.over {
+		return true
+	}
+	if err := hv.Guard(func() { done = q.take() == leftNothing }); err != nil {
+		q.s.fault(err)
+	}
+	if done {
+		q.count.wakeups.Add(1)
+	}
+	return done
 }
 
-// rounds takes all that is there. blocked means that it stopped because the guest
-// leaves no room for answers; then nothing more is taken before there is some.
-func (q *queue) rounds() (handled int, blocked bool) {
-	if q.blocked && q.finish() {
-		return 0, true
-	}
-	for {
-		n, empty := q.round()
-		handled += n
+// attend takes what the guest sends, control messages too.
+func (q *queue) attend() left {
+	q.taking.Lock()
+	defer q.taking.Unlock()
+	left := q.take()
+	if left == leftRequest {
 		q.handle()
-		blocked = q.finish()
-		if blocked || empty || q.stopped() {
-			return handled, blocked
+		q.finish()
+		left = leftMore
+	}
+	return left
+}
+
+// left is what take has left to be done.
+type left int
+
+const (
+	leftNothing left = iota // the guest rings when there is more
+	leftMore
+	leftRequest // a control message
+	leftAnswers // the guest leaves no room for them: nothing more is taken before there is some
+	leftCorrupt
+)
+
+// takeRounds is how many batches one guest may send before others have their turn.
+const takeRounds = 8
+
+// take works with the doorbell masked until there is nothing left, or something that
+// it can't do, but not for long. The caller holds taking.
+func (q *queue) take() left {
+	in := q.ch.In
+	in.Mask()
+	if q.blocked && q.finish() {
+		return leftAnswers
+	}
+	for range takeRounds {
+		empty := q.round()
+		switch {
+		case q.ask.kind != requestNone:
+			return leftRequest
+		case q.finish():
+			return leftAnswers
+		case q.stopped():
+			return leftMore
+		case !empty || in.Linger() && in.Err() == nil:
+		case in.Err() != nil:
+			return leftCorrupt
+		case !in.Unmask():
+			return leftNothing
 		}
 	}
+	return leftMore
 }
 
 // round takes a batch of ring packets and sends their frames on. It ends early at a
 // control message. empty means that nothing was left; whoever looks before sleeping
 // finds what came since.
-func (q *queue) round() (n int, empty bool) {
+func (q *queue) round() (empty bool) {
 	q.work.Lock()
 	defer q.work.Unlock()
 	q.s.mem.RLock()
 	defer q.s.mem.RUnlock()
-	for n < maxRound && q.ask.kind == requestNone {
+	for n := 0; n < maxRound && q.ask.kind == requestNone; n++ {
 		b, err := q.ch.In.Next(q.packet[:])
 		if err == ring.ErrTooBig {
 			q.bad(errPacketSize)
-			n++
 			continue
 		}
 		if err != nil {
-			empty = true // or corrupt, which run looks at
+			empty = true // or corrupt, which take looks at
 			break
 		}
-		n++
-		q.take(b)
+		q.received(b)
 	}
 	q.emit()
-	return n, empty
+	return empty
 }
 
 // handle does what a control message asks for.
@@ -284,6 +334,7 @@ func (q *queue) answer() (unknown int) {
 		}
 	}
 	q.freed = q.freed[:0]
+	q.data.settle()
 	if q.closing.Load() {
 		unknown = 0
 	}

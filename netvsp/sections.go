@@ -1,9 +1,6 @@
 package netvsp
 
-import (
-	"math/bits"
-	"slices"
-)
+import "math/bits"
 
 // minSections is the fewest sections of a receive buffer that a device can work
 // with: one for control messages and one for data.
@@ -24,8 +21,11 @@ func controlSections(n int) int { return min(16, n/2) }
 type sections struct {
 	next  []int32  // by section, shared by all values of a session: the next of the same packet, -1 at its end
 	heads []uint64 // a bit by section: a packet of ours begins there and is with the guest
-	free  []int32  // a stack, for what was used last is still in the caches
+	free  []int32  // at hand: a stack, for what was used last is still in the caches
 	given int      // sections that the guest has
+
+	pool *pool // where those for frames come from and go to; nil: all are at hand
+	held int   // sections from it, at hand or given; under its lock
 }
 
 // newSections returns an account without sections of a buffer of len(next).
@@ -37,6 +37,21 @@ func newSections(next []int32) sections {
 func (s *sections) add(first, end int) {
 	for i := end - 1; i >= first; i-- {
 		s.free = append(s.free, int32(i))
+	}
+}
+
+// want gets sections from the pool until n are at hand, and reports whether they are.
+func (s *sections) want(n int) bool {
+	if k := n - len(s.free); k > 0 && s.pool != nil {
+		s.pool.fetch(s, k)
+	}
+	return len(s.free) >= n
+}
+
+// settle gives what is at hand back to the pool. It ends every batch.
+func (s *sections) settle() {
+	if s.pool != nil && len(s.free) > 0 {
+		s.pool.put(s)
 	}
 }
 
@@ -66,15 +81,13 @@ func (s *sections) give(packet []int32) {
 	s.given += len(packet)
 }
 
-// reclaim returns all sections, also those that the guest has: it can't return them
-// any more.
-func (s *sections) reclaim() []int32 {
+// reclaim takes the sections back that the guest has: it can't return them any more.
+func (s *sections) reclaim() {
 	for i, w := range s.heads {
 		for ; w != 0; w &= w - 1 {
 			s.giveBack(uint64(64*i + bits.TrailingZeros64(w)))
 		}
 	}
-	return slices.Clone(s.free)
 }
 
 // giveBack makes the sections of the packet that begins with section id free. It

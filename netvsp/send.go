@@ -7,9 +7,9 @@ import (
 	"hvnet/vmbus"
 )
 
-// take handles one ring packet of the guest, which is a private copy. The send
+// received handles one ring packet of the guest, which is a private copy. The send
 // buffer and the guest's memory are held in place.
-func (q *queue) take(b []byte) {
+func (q *queue) received(b []byte) {
 	p, err := vmbus.ParsePacket(b)
 	if err != nil {
 		q.bad(err)

@@ -33,6 +33,7 @@ type session struct {
 	active  bool     // all sub-channels that were granted are open
 	mapping uint32   // the GPADL that is being mapped at this moment, see install
 	receive buffer
+	pool    *pool // its sections for frames, nil without
 	send    buffer
 	faulted sync.Once
 
@@ -141,17 +142,17 @@ func (s *session) fit(q *queue) {
 		q.setReceive(&s.receive, s.primary().data.next, &s.ctl)
 	}
 	q.ch.Unlock()
+	s.join(q)
 	q.work.Lock()
 	q.setSend(&s.send)
 	q.limits(&s.ctl)
 	q.work.Unlock()
 }
 
-// activate spreads the sections that are free over all queues, starts to steer
-// frames to them, and sends the guest its table for sending. The caller holds mu.
+// activate starts to steer frames to all queues, and sends the guest its table for
+// sending. The caller holds mu.
 func (s *session) activate() {
 	s.active = true
-	s.spread()
 	s.steering()
 	table := nvsp.IndirectionTable{Offset: 12}
 	for i := range table.Table {
@@ -160,32 +161,8 @@ func (s *session) activate() {
 	s.primary().post(outgoing{payload: table.Append(nil)})
 }
 
-// spread divides the sections that are free evenly over the queues. Those that the
-// guest has stay with the primary queue.
-func (s *session) spread() {
-	p := s.primary()
-	first, n := controlSections(s.receive.count), len(s.queues)
-	part := (s.receive.count - first) / n
-	if part == 0 {
-		return
-	}
-	p.ch.Lock()
-	free := slices.Clone(p.data.free)
-	p.data.free = p.data.free[:0]
-	p.ch.Unlock()
-	for i, q := range s.queues {
-		q.ch.Lock()
-		for _, f := range free {
-			if min((int(f)-first)/part, n-1) == i {
-				q.data.putBack([]int32{f})
-			}
-		}
-		q.ch.Unlock()
-	}
-}
-
-// dropChannel stops the queue of a sub-channel. Its sections go back to the primary
-// queue, those too that the guest did not return on it, and so do its flows.
+// dropChannel stops the queue of a sub-channel. Its sections go back to the pool, those
+// too that the guest did not return on it, and its flows to the primary queue.
 func (s *session) dropChannel(c *channel.Channel) {
 	s.mu.Lock()
 	if c.Index >= len(s.queues) || s.queues[c.Index] == nil || s.queues[c.Index].ch != c {
@@ -198,17 +175,14 @@ func (s *session) dropChannel(c *channel.Channel) {
 	s.steering()
 	s.mu.Unlock()
 	q.ch.Lock()
-	free := q.data.reclaim()
+	if q.data.pool != nil {
+		q.data.reclaim()
+		q.data.pool.leave(&q.data)
+	}
 	q.dropReceive()
 	q.ch.Unlock()
 	q.stop()
 	q.count.addTo(&s.d.lost)
-	p := s.primary()
-	p.ch.Lock()
-	defer p.ch.Unlock()
-	if p.receive != nil {
-		p.data.putBack(free)
-	}
 }
 
 // apply makes the data path follow what an RNDIS message has changed. The caller

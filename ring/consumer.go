@@ -19,6 +19,7 @@ type Consumer struct {
 	published int // the header's read index
 	avail     int // bytes from read to the last good sample of the write index; 0 once err is set
 	err       error
+	patience  int // how often Linger looks
 }
 
 // NewConsumer returns the reading end of the ring in mem: a header page and at
@@ -120,6 +121,28 @@ func (c *Consumer) PeerSignalsRoom() bool { return c.h.features.Load()&featurePe
 // Empty reports whether there is no packet, after a fresh look. A corrupt ring is
 // not empty: Next has something to say.
 func (c *Consumer) Empty() bool { return c.sample() && c.avail == 0 }
+
+// How often Linger looks at an empty ring, of a few nanoseconds each.
+const (
+	lingerMin = 1 << 6
+	lingerMax = 1 << 12
+)
+
+// Linger looks at an empty ring for a moment, before its reader goes to sleep, and
+// reports whether a packet has come: the longer, up to some ten microseconds, the more
+// often that was worth it lately. It does not yield to other goroutines: in a process with
+// nothing else to do each yield has the scheduler wake a thread, which costs more than
+// the moment.
+func (c *Consumer) Linger() bool {
+	for range max(c.patience, lingerMin) {
+		if !c.Empty() {
+			c.patience = min(2*max(c.patience, lingerMin), lingerMax)
+			return true
+		}
+	}
+	c.patience /= 2
+	return false
+}
 
 // Used returns how many bytes of packets wait, counted with Need, after a fresh
 // look. It is 0 on a corrupt ring.

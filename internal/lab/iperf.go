@@ -16,10 +16,17 @@ type Stream struct {
 // an address of the other. Its congestion control is Cubic, which does not pace.
 func StartStream(tb testing.TB, from, to *Netns, addr string, seconds int, flags ...string) *Stream {
 	tb.Helper()
+	return StartStreamBy(tb, from.In, to, addr, seconds, flags...)
+}
+
+// StartStreamBy is StartStream for a client that is started by the command line that
+// from makes of its own.
+func StartStreamBy(tb testing.TB, from func(argv ...string) []string, to *Netns, addr string, seconds int, flags ...string) *Stream {
+	tb.Helper()
 	server := start(tb, "iperf3 -s", nil, to.In("iperf3", "-s", "-1", "--forceflush"))
 	Await(tb, server, "^Server listening")
 	argv := append([]string{"iperf3", "-c", addr, "-C", "cubic", "-t", fmt.Sprint(seconds), "-J"}, flags...)
-	return &Stream{start(tb, "iperf3 -c", nil, from.In(argv...))}
+	return &Stream{start(tb, "iperf3 -c", nil, from(argv...))}
 }
 
 // A StreamResult is what iperf3 measured.

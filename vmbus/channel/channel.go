@@ -32,7 +32,7 @@ type Params struct {
 // A Channel is one end of an open channel.
 //
 // Any number of goroutines produce, one at a time: they hold the producer lock
-// around Out, once per batch. One goroutine consumes: it alone uses In. Nothing
+// around Out, once per batch. One goroutine at a time consumes: it alone uses In. Nothing
 // here allocates or blocks but Lock.
 type Channel struct {
 	Relid uint32
@@ -45,6 +45,8 @@ type Channel struct {
 	event  chan struct{}
 	closed chan struct{}
 	once   sync.Once
+
+	interrupt atomic.Pointer[func() bool]
 
 	vp      atomic.Int32
 	signals atomic.Uint64
@@ -120,6 +122,19 @@ func (c *Channel) Wake() {
 	case c.event <- struct{}{}:
 		c.events.Add(1)
 	default:
+	}
+}
+
+// OnInterrupt has f called when the other end has rung, by the goroutine that has
+// heard it: to have another one wake up often costs more than what there is to do. f
+// does not block and soon returns; false says that it leaves work to the goroutine that
+// waits for Event. It may still be called for a while after the channel is closed.
+func (c *Channel) OnInterrupt(f func() (done bool)) { c.interrupt.Store(&f) }
+
+// Interrupt is called by the bus, without a lock, when the other end has rung.
+func (c *Channel) Interrupt() {
+	if f := c.interrupt.Load(); f == nil || !(*f)() {
+		c.Wake()
 	}
 }
 

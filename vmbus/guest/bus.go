@@ -174,7 +174,7 @@ func (b *Bus) processor(vp int) {
 	wake := func(flag int) {
 		// Unknown flags are cleared and forgotten, 0 among them.
 		if c := b.relids[flag%len(b.relids)].Load(); c != nil {
-			c.Wake()
+			c.Interrupt()
 		}
 	}
 	var msg hv.Message

@@ -159,7 +159,7 @@ func (s *Server) wake(relid uint32) {
 		return
 	}
 	if c := s.channels[relid].Load(); c != nil {
-		c.Wake()
+		c.Interrupt()
 	}
 }
 
