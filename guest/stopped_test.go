@@ -70,28 +70,35 @@ func startStoppable(t *testing.T) (*guest.Guest, *stoppable) {
 // A guest that leaves a host that has stopped waits for it no longer than a second,
 // and says that it did not answer.
 func TestCloseOfStoppedHost(t *testing.T) {
-	for name, before := range map[string]func(*testing.T, *guest.Guest){
-		"up":   func(*testing.T, *guest.Guest) {},
-		"down": func(t *testing.T, g *guest.Guest) { must(t, g.NIC.Down(t.Context())) },
-		"suspended": func(t *testing.T, g *guest.Guest) {
+	for name, x := range map[string]struct{ before, after func(*testing.T, *guest.Guest) }{
+		"up":   {},
+		"down": {before: func(t *testing.T, g *guest.Guest) { must(t, g.NIC.Down(t.Context())) }},
+		"suspended": {before: func(t *testing.T, g *guest.Guest) {
 			must(t, g.NIC.Suspend(t.Context()))
-		},
-		"with a frame under way": func(t *testing.T, g *guest.Guest) {
+		}},
+		"with a frame under way": {after: func(t *testing.T, g *guest.Guest) {
 			g.NIC.Send(0, []nic.Frame{{Head: make([]byte, 60)}})
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g, s := startStoppable(t)
-				before(t, g)
+				if x.before != nil {
+					x.before(t, g)
+					synctest.Wait() // until the host sleeps again
+				}
 				s.stopped.Store(true)
+				if x.after != nil {
+					x.after(t, g)
+				}
 				begin := time.Now()
-				if err := g.Close(t.Context()); !errors.Is(err, netvsc.ErrSilent) {
+				err := g.Close(t.Context())
+				if !errors.Is(err, netvsc.ErrSilent) {
 					t.Errorf("Close: %v", err)
 				}
 				// A drain looks every millisecond whether the host has read its ring.
 				if took := time.Since(begin); took > time.Second+10*time.Millisecond {
-					t.Errorf("it took %v", took)
+					t.Errorf("it took %v: %v", took, err)
 				}
 			})
 		})
