@@ -277,6 +277,12 @@ type Info struct {
 	Up, Suspended      bool
 }
 
+// HostVersions returns the versions that were agreed upon with the host.
+func (n *NIC) HostVersions() nic.HostVersions {
+	i := n.Info()
+	return nic.HostVersions{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS}
+}
+
 // Info returns what was negotiated.
 func (n *NIC) Info() Info {
 	s := n.session.Load()

@@ -23,6 +23,9 @@ type DriverInfo struct {
 	RegisterDump bool
 }
 
+// HostVersions is what a driver and its host have agreed upon: "5.3", "6.1", "6.30".
+type HostVersions struct{ VMBus, NVSP, NDIS string }
+
 // Channels is what `ethtool -l` shows of a NIC with combined channels: the host's
 // maximum and the number in use.
 type Channels struct {
