@@ -44,8 +44,8 @@ type Machine struct {
 	VMBus   string `json:"vmbus,omitempty"`   // version of the bus, "5.3"
 	Build   string `json:"build,omitempty"`   // of the host, as it names itself
 	Forward bool   `json:"forward,omitempty"` // the machine is a router, of IPv4 or IPv6
-	// SNMP has the counters of IP in this network namespace, of IPv4 and IPv6 together,
-	// by the names of RFC 4293 that Linux has for them: "ReasmFails".
+	// SNMP has the counters of fragments in this network namespace, by the names that
+	// nstat has for them: "IpReasmFails", "Ip6ReasmFails".
 	SNMP map[string]uint64 `json:"snmp,omitempty"`
 	// UIO tells that uio_hv_generic is loaded, UIODevices which devices it has.
 	UIO        bool     `json:"uio,omitempty"`
@@ -75,13 +75,17 @@ type Interface struct {
 	MaxRx       int `json:"max_rx_sections"`
 	MaxTx       int `json:"max_tx_sections"`
 
+	// RSSEntries is how long the table for received frames is, RSSChannels how many
+	// channels it names.
+	RSSEntries  int `json:"rss_entries,omitempty"`
+	RSSChannels int `json:"rss_channels,omitempty"`
+
 	Hash     map[string]string `json:"hash,omitempty"`     // of sent flows, by kind: "udp4": "L4"
-	Table    []uint32          `json:"table,omitempty"`    // channel of each hash value of what is received
 	Features []string          `json:"features,omitempty"` // that are on
 	Off      []string          `json:"off,omitempty"`      // features that are off, and could be on
 	XDP      string            `json:"xdp,omitempty"`      // how an XDP program runs: "driver" or "generic"
 
-	Counters map[string]uint64 `json:"counters"` // of the driver, as ethtool -S shows them
+	Counters map[string]uint64 `json:"counters"` // of the driver, as ethtool -S shows them, without those of processors
 	Received uint64            `json:"received"` // frames, as the kernel counts them
 	Sent     uint64            `json:"sent"`
 	Dropped  uint64            `json:"rx_dropped"` // of what was received, by the kernel
@@ -115,6 +119,24 @@ func (i *Interface) HasVF() bool { return i.VF != nil && i.VF.Slave && i.VF.Up }
 
 // has reports whether a feature is on.
 func (i *Interface) has(feature string) bool { return slices.Contains(i.Features, feature) }
+
+// SetTable takes the table for received frames: the channel of each hash value.
+func (i *Interface) SetTable(table []uint32) {
+	sorted := slices.Clone(table)
+	slices.Sort(sorted)
+	i.RSSEntries, i.RSSChannels = len(table), len(slices.Compact(sorted))
+}
+
+// SetCounter takes one counter of the driver.
+func (i *Interface) SetCounter(name string, value uint64) {
+	if strings.HasPrefix(name, "cpu") {
+		return // what the channels have counted already
+	}
+	if i.Counters == nil {
+		i.Counters = map[string]uint64{}
+	}
+	i.Counters[name] = value
+}
 
 // count returns the sum of a driver's counters.
 func (i *Interface) count(names ...string) (n uint64) {

@@ -20,10 +20,10 @@ var settingRules = []Rule{
 		},
 	}, {
 		Name: "channels-many", Severity: Advice,
-		Text: "There are more channels than processors.",
+		Text: "The kernel's driver has more channels than the machine has processors.",
 		Why:  "Channels that share a processor cost interrupts and bring nothing.",
 		check: func(e *examination) {
-			if n := e.Machine.CPUs; e.Channels > n && n > 0 {
+			if n := e.Machine.CPUs; e.Channels > n && n > 0 && !e.Ours {
 				e.say(Advice, e.ethtool("-L", fmt.Sprintf("combined %d", n)),
 					"%s has %d channels on %s", e.Name, e.Channels, plural(n, "processor"))
 			}
@@ -47,11 +47,7 @@ var settingRules = []Rule{
 		Text: "The table for received frames leaves channels out.",
 		Why:  "What the table does not name gets no frames from the host.",
 		check: func(e *examination) {
-			used := map[uint32]bool{}
-			for _, c := range e.Table {
-				used[c] = true
-			}
-			if n := len(used); n > 0 && n < e.Channels && len(e.Table) >= e.Channels {
+			if n := e.RSSChannels; n > 0 && n < e.Channels && e.RSSEntries >= e.Channels {
 				e.say(Advice, e.ethtool("-X", fmt.Sprintf("equal %d", e.Channels)),
 					"%s receives on %d of its %d channels", e.Name, n, e.Channels)
 			}

@@ -79,7 +79,7 @@ var trafficRules = []Rule{
 		Why:  "Kernels before 6.15, and their stable series of before mid 2025, cut a header that crosses a page into two pieces, which the host rejects: the frame is lost.",
 		check: func(e *examination) {
 			if e.Refused > 0 {
-				e.say(Fault, "apt-get upgrade linux-image-$(uname -r) # or what updates the kernel here",
+				e.say(Fault, newKernel,
 					"the host refused sends of %s at least %s, as the kernel's log says", e.Name, plural(e.Refused, "time"))
 			}
 		},

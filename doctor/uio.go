@@ -1,11 +1,13 @@
 package doctor
 
 import (
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 )
+
+// newKernel is the command for what only another kernel mends.
+const newKernel = "apt-get update && apt-get full-upgrade # or what brings a new kernel here; then restart"
 
 // A release is that of a kernel: 6.1.158.
 type release [3]int
@@ -94,10 +96,10 @@ func uioRule(name string, s Severity, text, why, what string, bad func(release) 
 		if len(e.Machine.UIODevices) > 0 {
 			devices = strings.Join(e.Machine.UIODevices, ", ")
 		}
-		mend := "apt-get install linux-image-amd64 # or what updates the kernel here"
+		mend := newKernel
 		if s == Note {
 			mend = ""
 		}
-		e.say(s, mend, "%s", fmt.Sprintf("uio_hv_generic of kernel %s, which has %s: %s", e.Machine.Kernel, devices, what))
+		e.say(s, mend, "uio_hv_generic of kernel %s, which has %s: %s", e.Machine.Kernel, devices, what)
 	}}
 }

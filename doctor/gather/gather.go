@@ -20,7 +20,8 @@ import (
 	"hvnet/nic"
 )
 
-// ErrNone is the error if there is no interface to look at.
+// ErrNone is the error if there is nothing to look at: no interface, and no device that
+// uio_hv_generic has.
 var ErrNone = errors.New("no netvsc interface in this network namespace, neither of Linux's hv_netvsc nor of hvnet")
 
 // xdpGeneric is how rtnetlink tells that an XDP program runs in generic mode
@@ -76,7 +77,7 @@ func Facts(ctx context.Context, names []string) (*doctor.Facts, error) {
 			return nil, fmt.Errorf("interface %s: %w", name, nic.ErrNoDevice)
 		}
 	}
-	if len(f.Interfaces) == 0 {
+	if len(f.Interfaces) == 0 && len(f.Machine.UIODevices) == 0 {
 		return nil, ErrNone
 	}
 	return f, nil
@@ -167,7 +168,7 @@ func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 	ch, r := d.Channels(), d.Rings()
 	i.Channels, i.MaxChannels = ch.Combined, ch.Max
 	i.RxSections, i.TxSections, i.MaxRx, i.MaxTx = r.Rx, r.Tx, r.RxMax, r.TxMax
-	i.Table = d.RSS().Table
+	i.SetTable(d.RSS().Table)
 	i.Hash = map[string]string{}
 	for flow, level := range d.HashLevels() {
 		i.Hash[nic.Flow(flow).String()] = map[bool]string{true: "L4", false: "L3"}[level == nic.HashL4]
@@ -182,9 +183,8 @@ func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 			i.Off = append(i.Off, n.String())
 		}
 	}
-	i.Counters = map[string]uint64{}
 	for _, s := range d.Stats() {
-		i.Counters[s.Name] = s.Value
+		i.SetCounter(s.Name, s.Value)
 	}
 	h, err := d.HostVersions(ctx)
 	if err != nil && !errors.Is(err, control.ErrUnknownMethod) {

@@ -110,16 +110,17 @@ func (c *collector) settings(i *doctor.Interface) {
 	}
 	if n := word(c.ask(i.Name, getTable, 8), 1); n > 0 && n <= mostStrings {
 		b := c.ask(i.Name, getTable, 8+4*n, uint32(n))
-		for k := range min(n, word(b, 1)) {
-			i.Table = append(i.Table, uint32(word(b, 2+k)))
+		table := make([]uint32, min(n, word(b, 1)))
+		for k := range table {
+			table[k] = uint32(word(b, 2+k))
 		}
+		i.SetTable(table)
 	}
 	c.features(i)
 	names := c.strings(i.Name, statNames)
-	i.Counters = map[string]uint64{}
 	b := c.ask(i.Name, getStats, 8+8*len(names), uint32(len(names)))
 	for k := range min(len(names), word(b, 1)) {
-		i.Counters[names[k]] = native.Uint64(b[8+8*k:])
+		i.SetCounter(names[k], native.Uint64(b[8+8*k:]))
 	}
 }
 

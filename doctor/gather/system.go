@@ -58,6 +58,8 @@ var (
 	busVersion = regexp.MustCompile(`(?i)vmbus version:\s*(\d+\.\d+)`)
 	hostBuild  = regexp.MustCompile(`Hyper-V:? Host Build:? ?([^ \n]+)`)
 
+	fragmentCounter = regexp.MustCompile(`^Ip6?(Frag|Reasm)[A-Za-z]*$`)
+
 	number  = regexp.MustCompile(`^\d+\.\d+(\.\d+)?`)
 	debians = regexp.MustCompile(`\bDebian (\d+\.\d+(?:\.\d+)?)`)
 )
@@ -91,13 +93,14 @@ func countCPUs(list string) (n int) {
 	return n
 }
 
-// fragments returns the counters of fragments in /proc/net/snmp and snmp6, together.
+// fragments returns the counters of fragments in /proc/net/snmp and snmp6, by nstat's
+// names.
 func fragments(v4, v6 string) map[string]uint64 {
-	sum := map[string]uint64{}
+	counters := map[string]uint64{}
 	add := func(name, value string) {
 		n, err := strconv.ParseUint(value, 10, 64)
-		if err == nil && (strings.HasPrefix(name, "Frag") || strings.HasPrefix(name, "Reasm")) {
-			sum[name] += n
+		if err == nil && fragmentCounter.MatchString(name) {
+			counters[name] = n
 		}
 	}
 	var names []string
@@ -109,16 +112,16 @@ func fragments(v4, v6 string) map[string]uint64 {
 			names = f
 		default:
 			for k := 1; k < min(len(f), len(names)); k++ {
-				add(names[k], f[k])
+				add("Ip"+names[k], f[k])
 			}
 		}
 	}
 	for line := range strings.Lines(v6) {
-		if f := strings.Fields(line); len(f) == 2 && strings.HasPrefix(f[0], "Ip6") {
-			add(strings.TrimPrefix(f[0], "Ip6"), f[1])
+		if f := strings.Fields(line); len(f) == 2 {
+			add(f[0], f[1])
 		}
 	}
-	return sum
+	return counters
 }
 
 // device adds what sysfs has of an interface's device on the bus. sysfs may show another
