@@ -76,8 +76,9 @@ func well() *Facts {
 			Hash:     map[string]string{"tcp4": "L4", "tcp6": "L4", "udp4": "L4", "udp6": "L4"},
 			Features: []string{"rx-lro", "rx-gro", "rx-checksum", "tx-tcp-segmentation"},
 			Counters: map[string]uint64{"tx_queue_0_packets": 5000, "vf_tx_packets": 90000, "vf_rx_packets": 80000},
-			Received: 80000, Sent: 95000, CPUs: []int{0, 1, 2, 3, 4, 5, 6, 7},
-			VF: &Neighbour{Name: "enP1s1", Driver: "mlx5_core", Bus: "0001:00:02.0", MTU: 1500, Up: true, Slave: true},
+			Received: 80000, Sent: 95000, Device: "00224801-0203-0022-4801-020300224801",
+			Places: []Place{{21, 0}, {22, 1}, {23, 2}, {24, 3}, {25, 4}, {26, 5}, {27, 6}, {28, 7}},
+			VF:     &Neighbour{Name: "enP1s1", Driver: "mlx5_core", Bus: "0001:00:02.0", MTU: 1500, Up: true, Slave: true},
 		}},
 	}
 }
@@ -103,9 +104,10 @@ var cases = []struct {
 	{"mtu-upper", Warning, func(_ *Facts, i *Interface) { i.Master = &Neighbour{Name: "bond0", Kind: "bond", MTU: 9000} }, "bond0", "bond0 mtu 1500"},
 	{"mtu-vf", Warning, func(_ *Facts, i *Interface) { i.VF.MTU = 3900 }, "3900", "ip link set enP1s1 mtu 1500"},
 
-	{"channels-few", Advice, func(_ *Facts, i *Interface) { i.Channels = 4; i.RSSChannels = 4; i.CPUs = i.CPUs[:4] }, "could have 8", "ethtool -L eth0 combined 8"},
+	{"channels-few", Advice, func(_ *Facts, i *Interface) { i.Channels = 4; i.RSSChannels = 4; i.Places = i.Places[:4] }, "could have 8", "ethtool -L eth0 combined 8"},
 	{"channels-many", Advice, func(f *Facts, i *Interface) { f.Machine.CPUs = 6 }, "8 channels on 6", "ethtool -L eth0 combined 6"},
-	{"channels-crowded", Advice, func(_ *Facts, i *Interface) { i.CPUs = []int{0, 0, 2, 3, 4, 5, 6, 7} }, "share 7 processors", "/cpu"},
+	{"channels-crowded", Advice, func(_ *Facts, i *Interface) { i.Places[4].CPU = 0 }, "8 channels of eth0 share 7 processors, of 8", "echo 4 >/sys/bus/vmbus/devices/00224801-0203-0022-4801-020300224801/channels/25/cpu"},
+	{"channels-crowded", Advice, func(_ *Facts, i *Interface) { i.Ours, i.Places[4].CPU = true, 0 }, "share 7 processors", "hvnet channels eth0 --move 4:4"},
 	{"rss-uneven", Advice, func(_ *Facts, i *Interface) { i.RSSChannels = 1 }, "1 of its 8", "ethtool -X eth0 equal 8"},
 	{"offload-off", Advice, func(_ *Facts, i *Interface) { i.Off = []string{"rx-gro-list", "tx-tcp-segmentation", "rx-gro"} }, "tso, gro is", "ethtool -K eth0 tso on gro on"},
 	{"lro-router", Warning, func(f *Facts, _ *Interface) { f.Machine.Forward = true }, "router", "ethtool -K eth0 lro off"},
@@ -115,7 +117,6 @@ var cases = []struct {
 	{"udp-hash", Advice, func(f *Facts, _ *Interface) { f.Machine.SNMP["IpFragCreates"] = 3 }, "3 fragments", "ethtool -N eth0 rx-flow-hash udp4 sd"},
 	{"udp-hash", Warning, func(f *Facts, i *Interface) {
 		i.Ours = true
-		i.Counters["udp_frag_l3_sticky"] = 0
 		f.Machine.SNMP["Ip6FragCreates"], f.Machine.SNMP["Ip6ReasmFails"] = 3, 1
 	}, "1 datagram", "hvnet ethtool -N eth0 rx-flow-hash udp6 sd"},
 	{"fragments-lost", Warning, func(f *Facts, i *Interface) {
@@ -200,6 +201,16 @@ func TestWell(t *testing.T) {
 			t.Errorf("rule %+v", r)
 		}
 		names[r.Name] = true
+	}
+}
+
+// TestCure: a driver that keeps fragments together may tell flows apart by ports.
+func TestCure(t *testing.T) {
+	f := well()
+	f.Machine.SNMP["IpFragCreates"] = 3
+	f.Interfaces[0].Cure = true
+	if all := Examine(f); len(all) != 1 {
+		t.Errorf("found %+v", all)
 	}
 }
 

@@ -80,19 +80,20 @@ type Interface struct {
 	RSSEntries  int `json:"rss_entries,omitempty"`
 	RSSChannels int `json:"rss_channels,omitempty"`
 
-	Hash     map[string]string `json:"hash,omitempty"`     // of sent flows, by kind: "udp4": "L4"
-	Features []string          `json:"features,omitempty"` // that are on
-	Off      []string          `json:"off,omitempty"`      // features that are off, and could be on
-	XDP      string            `json:"xdp,omitempty"`      // how an XDP program runs: "driver" or "generic"
+	Hash     map[string]string `json:"hash,omitempty"`          // of sent flows, by kind: "udp4": "L4"
+	Cure     bool              `json:"fragment_cure,omitempty"` // the driver keeps the fragments of a UDP datagram on one channel
+	Features []string          `json:"features,omitempty"`      // that are on
+	Off      []string          `json:"off,omitempty"`           // features that are off, and could be on
+	XDP      string            `json:"xdp,omitempty"`           // how an XDP program runs: "driver" or "generic"
 
 	Counters map[string]uint64 `json:"counters"` // of the driver, as ethtool -S shows them, without those of processors
 	Received uint64            `json:"received"` // frames, as the kernel counts them
 	Sent     uint64            `json:"sent"`
 	Dropped  uint64            `json:"rx_dropped"` // of what was received, by the kernel
 
-	Device  string `json:"device,omitempty"`  // on the bus: its GUID
-	CPUs    []int  `json:"cpus,omitempty"`    // the processor of each channel
-	Monitor string `json:"monitor,omitempty"` // its bit in the page that the host polls
+	Device  string  `json:"device,omitempty"`  // on the bus: its GUID
+	Places  []Place `json:"places,omitempty"`  // of the channels
+	Monitor string  `json:"monitor,omitempty"` // its bit in the page that the host polls
 
 	// Others are the interfaces that have to do with this one.
 	Master   *Neighbour  `json:"master,omitempty"`   // what it is a part of
@@ -100,6 +101,12 @@ type Interface struct {
 	VF       *Neighbour  `json:"vf,omitempty"`       // its virtual function
 	Switches int         `json:"switches,omitempty"` // changes of the data path, as the kernel has logged them
 	Refused  int         `json:"refused,omitempty"`  // sends that the host refused, as the kernel has logged them
+}
+
+// A Place is where a channel interrupts.
+type Place struct {
+	Relid int `json:"relid"` // by which the bus knows the channel
+	CPU   int `json:"cpu"`   // a virtual one of its guest for a driver of this project
 }
 
 // A Neighbour is another interface of the machine.

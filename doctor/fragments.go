@@ -5,12 +5,11 @@ var fragmentRules = []Rule{
 	{
 		Name: "udp-hash", Severity: Warning,
 		Text: "Fragments are seen, and UDP flows are told apart by their ports. A warning if fragments were lost, else advice.",
-		Why:  "Only the first fragment shows ports, so the fragments of a datagram go by different channels and arrive in another order, which Azure answers with loss. A driver that keeps them together (udp_frag_l3_sticky) needs no change.",
+		Why:  "Only the first fragment shows ports, so the fragments of a datagram go by different channels and arrive in another order, which Azure answers with loss. A driver that keeps them together by itself (hvnet, but for --fragment-cure off) needs no change.",
 		check: func(e *examination) {
 			for _, ip := range ipVersions {
 				made, seen, lost := ip.count(e, "FragCreates"), ip.count(e, "ReasmReqds"), ip.count(e, "ReasmFails")
-				cured, cures := e.Counters["udp_frag_l3_sticky"]
-				if e.Hash[ip.udp] != "L4" || made+seen == 0 || cured > 0 || cures && made == 0 {
+				if e.Hash[ip.udp] != "L4" || made+seen == 0 || e.Cure {
 					continue
 				}
 				s, loss := Advice, ""

@@ -33,14 +33,30 @@ var settingRules = []Rule{
 		Text: "Two channels have their interrupts at one processor, although there is one for each.",
 		Why:  "The kernel spreads them when it opens them; processors that went offline, or programs for interrupts, may have moved them.",
 		check: func(e *examination) {
-			used := map[int]int{}
-			for _, cpu := range e.Interface.CPUs {
-				used[cpu]++
+			cpus := e.Machine.CPUs
+			if e.Ours { // of a guest with as many virtual processors as there can be channels, at least
+				cpus = e.MaxChannels
 			}
-			if n := len(e.Interface.CPUs); len(used) < n && n <= e.Machine.CPUs {
-				e.say(Advice, fmt.Sprintf("grep . /sys/bus/vmbus/devices/%s/channels/*/cpu # and write other numbers there", e.Device),
-					"the %d channels of %s share %s, of %d", n, e.Name, plural(len(used), "processor"), e.Machine.CPUs)
+			used := map[int]bool{}
+			guest := -1 // the first channel that is at another one's processor
+			for k, p := range e.Places {
+				if used[p.CPU] && guest < 0 {
+					guest = k
+				}
+				used[p.CPU] = true
 			}
+			n, free := len(e.Places), 0
+			for used[free] {
+				free++
+			}
+			if guest < 0 || n > cpus || free >= cpus {
+				return
+			}
+			mend := fmt.Sprintf("echo %d >/sys/bus/vmbus/devices/%s/channels/%d/cpu", free, e.Device, e.Places[guest].Relid)
+			if e.Ours {
+				mend = fmt.Sprintf("hvnet channels %s --move %d:%d", e.Name, guest, free)
+			}
+			e.say(Advice, mend, "the %d channels of %s share %s, of %d", n, e.Name, plural(len(used), "processor"), cpus)
 		},
 	}, {
 		Name: "rss-uneven", Severity: Advice,

@@ -82,7 +82,7 @@ var uioRules = []Rule{
 		"it may fall when the host takes the device away", func(r release) bool { return !rescindRepair.in(r) }),
 	uioRule("uio-slow", Note, "Kernels before 6.10.",
 		"They refuse a device whose channels have no bit in the monitor page.",
-		"it has no device whose channels signal otherwise than by the monitor page", func(r release) bool { return !slowRepair.in(r) }),
+		"it refuses devices whose channels signal otherwise than by the monitor page", func(r release) bool { return !slowRepair.in(r) }),
 }
 
 // uioRule makes the rule for a range of kernels.

@@ -277,10 +277,10 @@ type Info struct {
 	Up, Suspended      bool
 }
 
-// HostVersions returns the versions that were agreed upon with the host.
-func (n *NIC) HostVersions() nic.HostVersions {
+// Details returns what ethtool does not show.
+func (n *NIC) Details() nic.Details {
 	i := n.Info()
-	return nic.HostVersions{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS}
+	return nic.Details{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS, FragmentCure: n.FragmentCure()}
 }
 
 // Info returns what was negotiated.

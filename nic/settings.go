@@ -23,8 +23,11 @@ type DriverInfo struct {
 	RegisterDump bool
 }
 
-// HostVersions is what a driver and its host have agreed upon: "5.3", "6.1", "6.30".
-type HostVersions struct{ VMBus, NVSP, NDIS string }
+// Details is what a driver tells of itself that ethtool does not show.
+type Details struct {
+	VMBus, NVSP, NDIS string // versions that were agreed upon with the host, "5.3", "6.1", "6.30"
+	FragmentCure      bool   // the fragments of UDP datagrams are kept on one channel
+}
 
 // Channels is what `ethtool -l` shows of a NIC with combined channels: the host's
 // maximum and the number in use.

@@ -186,11 +186,19 @@ func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 	for _, s := range d.Stats() {
 		i.SetCounter(s.Name, s.Value)
 	}
-	h, err := d.HostVersions(ctx)
+	h, err := d.Details(ctx)
 	if err != nil && !errors.Is(err, control.ErrUnknownMethod) {
 		return err
 	}
 	i.Host = map[string]string{"VMBus": h.VMBus, "NVSP": h.NVSP, "NDIS": h.NDIS}
+	i.Cure = h.FragmentCure
+	places, err := d.Placement(ctx)
+	if err != nil && !errors.Is(err, control.ErrUnknownMethod) {
+		return err
+	}
+	for _, p := range places {
+		i.Places = append(i.Places, doctor.Place{Relid: int(p.Relid), CPU: p.VP})
+	}
 	return nil
 }
 

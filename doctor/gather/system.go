@@ -138,9 +138,9 @@ func (c *collector) device(index int, i *doctor.Interface) {
 	i.Device = filepath.Base(target)
 	device := filepath.Join("sys/bus/vmbus/devices", i.Device)
 	for line := range strings.Lines(c.read(filepath.Join(device, "channel_vp_mapping"))) {
-		_, cpu, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if n, err := strconv.Atoi(cpu); err == nil {
-			i.CPUs = append(i.CPUs, n)
+		var p doctor.Place
+		if _, err := fmt.Sscanf(line, "%d:%d", &p.Relid, &p.CPU); err == nil {
+			i.Places = append(i.Places, p)
 		}
 	}
 	i.Monitor = c.read(filepath.Join(device, "monitor_id"))

@@ -90,7 +90,7 @@ func TestDevice(t *testing.T) {
 	}
 	c.device(2, &i)
 	c.logged(&i)
-	if want := (doctor.Interface{Name: "eth0", Device: nicGUID, CPUs: []int{1, 5}, Monitor: "4", Switches: 2, Refused: 1}); !reflect.DeepEqual(i, want) {
+	if want := (doctor.Interface{Name: "eth0", Device: nicGUID, Places: []doctor.Place{{Relid: 21, CPU: 1}, {Relid: 30, CPU: 5}}, Monitor: "4", Switches: 2, Refused: 1}); !reflect.DeepEqual(i, want) {
 		t.Errorf("got %+v\nwant %+v", i, want)
 	}
 }

@@ -7,16 +7,16 @@ import (
 	"hvnet/nic"
 )
 
-// versioned is a fake that tells the versions of its host.
-type versioned struct{ fake }
+// detailed is a fake that tells more than ethtool shows.
+type detailed struct{ fake }
 
-func (versioned) HostVersions() nic.HostVersions {
-	return nic.HostVersions{VMBus: "5.3", NVSP: "6.1", NDIS: "6.30"}
+func (detailed) Details() nic.Details {
+	return nic.Details{VMBus: "5.3", NVSP: "6.1", NDIS: "6.30", FragmentCure: true}
 }
 
-func TestHostVersions(t *testing.T) {
+func TestDetails(t *testing.T) {
 	runtimeIn(t)
-	d := new(versioned)
+	d := new(detailed)
 	s, err := ServeDevice(netns, "eth0", d)
 	if err != nil {
 		t.Fatal(err)
@@ -26,13 +26,13 @@ func TestHostVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := c.HostVersions(t.Context()); err != nil || v != d.HostVersions() {
+	if v, err := c.Details(t.Context()); err != nil || v != d.Details() {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
 
 // A device that does not tell has no such method.
-func TestHostVersionsUnknown(t *testing.T) {
+func TestDetailsUnknown(t *testing.T) {
 	runtimeIn(t)
 	s, err := ServeDevice(netns, "eth0", new(fake))
 	if err != nil {
@@ -43,7 +43,7 @@ func TestHostVersionsUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.HostVersions(t.Context()); !errors.Is(err, ErrUnknownMethod) {
+	if _, err := c.Details(t.Context()); !errors.Is(err, ErrUnknownMethod) {
 		t.Errorf("%v, want %v", err, ErrUnknownMethod)
 	}
 }
