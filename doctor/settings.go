@@ -89,21 +89,21 @@ var settingRules = []Rule{
 		},
 	}, {
 		Name: "lro-router", Severity: Warning,
-		Text: "LRO (RSC) is on, and the machine forwards.",
-		Why:  "What the host has joined is not what the sender sent. It is cut again on its way out, at a cost, and not everything can.",
+		Text: "The kernel's driver has LRO (RSC) on, and the machine forwards.",
+		Why:  "What the host has joined is longer than the MTU, and the kernel does not cut it into the segments that it was: it is dropped, or goes on in fragments. Linux switches LRO off when it becomes a router; somebody has switched it on again. hvnet's driver has the kernel cut it.",
 		check: func(e *examination) {
-			if e.has("rx-lro") && e.Machine.Forward {
+			if e.has("rx-lro") && e.Machine.Forward && !e.Ours {
 				e.say(Warning, e.ethtool("-K", "lro off"), "%s receives frames joined by the host (LRO), and this machine is a router", e.Name)
 			}
 		},
 	}, {
 		Name: "lro-xdp", Severity: Warning,
-		Text: "LRO (RSC) is on, and an XDP program runs, or can only run in generic mode.",
+		Text: "The kernel's driver has LRO (RSC) on, and an XDP program runs in generic mode.",
 		Why:  "hv_netvsc takes no XDP program while LRO is on; in generic mode a program sees each frame late and after a copy.",
 		check: func(e *examination) {
-			if e.has("rx-lro") && e.XDP != "" {
+			if e.has("rx-lro") && e.XDP == "generic" && !e.Ours {
 				e.say(Warning, e.ethtool("-K", "lro off")+" # and attach the program again",
-					"the XDP program at %s runs in %s mode, since LRO is on", e.Name, e.XDP)
+					"the XDP program at %s runs in generic mode, since LRO is on", e.Name)
 			}
 		},
 	}, {
