@@ -109,6 +109,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 	}
 	serveSuspend(handlers, d)
 	servePlacement(handlers, d)
+	serveDetails(handlers, d)
 	var s *Server
 	var err error
 	// Twice, because the last server of the namespace removes the directory, and

@@ -58,6 +58,9 @@ func TestBringUpOrder(t *testing.T) {
 		i.Link != (nic.LinkState{Up: true, Mbps: 40000}) || i.Up {
 		t.Errorf("Info: %+v", i)
 	}
+	if v := n.Details(); v != (nic.Details{VMBus: i.VMBus, NVSP: "6.1", NDIS: "6.30", FragmentCure: true}) || v.VMBus == "" {
+		t.Errorf("Details: %+v", v)
+	}
 	if n.MAC() != h.mac || n.MTU() != 1500 {
 		t.Errorf("MAC %v, MTU %d", n.MAC(), n.MTU())
 	}

@@ -277,6 +277,12 @@ type Info struct {
 	Up, Suspended      bool
 }
 
+// Details returns what ethtool does not show.
+func (n *NIC) Details() nic.Details {
+	i := n.Info()
+	return nic.Details{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS, FragmentCure: n.FragmentCure()}
+}
+
 // Info returns what was negotiated.
 func (n *NIC) Info() Info {
 	s := n.session.Load()

@@ -23,6 +23,12 @@ type DriverInfo struct {
 	RegisterDump bool
 }
 
+// Details is what a driver tells of itself that ethtool does not show.
+type Details struct {
+	VMBus, NVSP, NDIS string // versions that were agreed upon with the host, "5.3", "6.1", "6.30"
+	FragmentCure      bool   // the fragments of UDP datagrams are kept on one channel
+}
+
 // Channels is what `ethtool -l` shows of a NIC with combined channels: the host's
 // maximum and the number in use.
 type Channels struct {

@@ -58,6 +58,7 @@ type commands struct {
 	Bench    benchCmd         `cmd:"" help:"Measurements that need no rights."`
 	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
 	Explain  explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
+	Doctor   doctorCmd        `cmd:"" help:"Say what is wrong with netvsc interfaces, hvnet's or the kernel's on Hyper-V and Azure, and how to mend it."`
 	Exec     execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`
 	Capture  captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
 	Top      topCmd           `cmd:"" help:"Show the rates of an interface's channels, what they are spread by and what is lost, until q is pressed."`

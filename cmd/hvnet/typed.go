@@ -105,6 +105,8 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
   hvnet top [IF]              Rates of its channels, and what is lost.
   hvnet bench udp-fragments   What becomes of fragments of UDP datagrams on a
                               host that loses some, and with the cure.
+  hvnet doctor [IF]           What is wrong with such an interface, or with the
+                              kernel's hv_netvsc, and how to mend it.
   hvnet --version             The version.
 
 'hvnet CMD --help' has the flags of a command.
@@ -120,6 +122,7 @@ var usages = map[string]string{
 	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
 	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
 	"up":                      "hvnet up PATH [flags]",
+	"doctor":                  "hvnet doctor [--json | --facts] [IF ...]",
 	"explain":                 "hvnet explain [COUNTER|FEATURE]",
 	"channels":                "hvnet channels [IF] [--move CHANNEL:VP ...]",
 	"suspend":                 "hvnet suspend [IF]",
