@@ -108,6 +108,9 @@ func (s *session) info(info *Info, sum *counters) {
 	default:
 		info.Stage = StageOpen
 	}
+	if s.pool != nil {
+		info.Receive.Free = s.pool.idle()
+	}
 	for _, q := range s.queues {
 		if q == nil {
 			continue

@@ -84,6 +84,13 @@ func (p *pool) fetch(s *sections, n int) {
 	p.move(s, n)
 }
 
+// idle returns how many sections nobody has.
+func (p *pool) idle() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.free)
+}
+
 // put takes back what a member has at hand.
 func (p *pool) put(s *sections) {
 	p.mu.Lock()
