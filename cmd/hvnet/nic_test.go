@@ -27,22 +27,22 @@ type wired struct {
 
 // newWired makes them: the host has veth0, whose other end is a port of a bridge of the
 // peer, so that the peer keeps its address when veth0 goes.
-func newWired(t *testing.T) *wired {
+func newWired(t testing.TB, flags ...string) *wired {
 	w := &wired{addr: [2]string{"198.18.9.11", "198.18.9.1"}, socket: filepath.Join(t.TempDir(), "s")}
 	pair := lab.Namespaces(t)
 	w.host, w.peer = pair[0], pair[1]
 	pair = lab.Namespaces(t)
 	w.guest = pair[0]
-	lab.Run(t, "ip", "-n", w.peer.Name, "link", "add", "br0", "type", "bridge")
+	lab.Run(t, "ip", "-n", w.peer.Name, "link", "add", "br0", "address", "02:00:00:00:09:01", "type", "bridge")
 	lab.Run(t, "ip", "-n", w.peer.Name, "addr", "add", w.addr[1]+"/24", "dev", "br0")
 	lab.Run(t, "ip", "-n", w.peer.Name, "link", "set", "br0", "up")
 	w.plug(t)
-	w.start(t, "host", w.host.In("hvnet", "host", "--listen", w.socket, "--gateway", "none", "--uplink", "nic:veth0"), "^listening")
+	w.start(t, "host", w.host.In(append([]string{"hvnet", "host", "--listen", w.socket, "--gateway", "none", "--uplink", "nic:veth0"}, flags...)...), "^listening")
 	w.start(t, "up", w.guest.In("hvnet", "up", w.socket, "--name", "g", "--addr", w.addr[0]+"/24"), "^eth0 up")
 	return w
 }
 
-func (w *wired) start(t *testing.T, name string, argv []string, said string) {
+func (w *wired) start(t testing.TB, name string, argv []string, said string) {
 	t.Helper()
 	p, err := lab.Spawn(name, "", nil, argv)
 	if err != nil {
@@ -53,7 +53,7 @@ func (w *wired) start(t *testing.T, name string, argv []string, said string) {
 }
 
 // plug makes veth0 and its other end.
-func (w *wired) plug(t *testing.T) {
+func (w *wired) plug(t testing.TB) {
 	t.Helper()
 	lab.Run(t, "ip", "-n", w.host.Name, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns", w.peer.Name)
 	lab.Run(t, "ip", "-n", w.peer.Name, "link", "set", "veth1", "master", "br0", "up")
@@ -256,4 +256,40 @@ type counting struct{ n *atomic.Int64 }
 func (c counting) Write(b []byte) (int, error) {
 	c.n.Add(int64(len(b)))
 	return len(b), nil
+}
+
+// BenchmarkUplink sends data by TCP from a guest and to it, in turns over a TAP and over
+// a veth as uplinks of one host. The ratio is that of the rates.
+func BenchmarkUplink(b *testing.B) {
+	need.Root(b)
+	need.Tool(b, "ip")
+	w := newWired(b, "--uplink", "tap:hv0")
+	const tapAddr = "198.18.9.2"
+	lab.Run(b, "ip", "-n", w.host.Name, "addr", "add", tapAddr+"/24", "dev", "hv0")
+	lab.Run(b, "ip", "-n", w.host.Name, "link", "set", "hv0", "up")
+	const size = 64 << 20
+	for _, way := range []struct {
+		name     string
+		tap, nic func() error
+	}{
+		{"from guest", func() error { return transfer(w.guest, w.host, tapAddr, size) }, func() error { return transfer(w.guest, w.peer, w.addr[1], size) }},
+		{"to guest", func() error { return transfer(w.host, w.guest, w.addr[0], size) }, func() error { return transfer(w.peer, w.guest, w.addr[0], size) }},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			var spent [2]time.Duration
+			for b.Loop() {
+				for i, send := range []func() error{way.tap, way.nic} {
+					start := time.Now()
+					if err := send(); err != nil {
+						b.Fatal(err)
+					}
+					spent[i] += time.Since(start)
+				}
+			}
+			for i, name := range []string{"tap", "nic"} {
+				b.ReportMetric(float64(b.N)*size*8e-9/spent[i].Seconds(), name+"_Gbit/s")
+			}
+			b.ReportMetric(float64(spent[0])/float64(spent[1]), "nic/tap")
+		})
+	}
 }

@@ -45,10 +45,14 @@ func veth(t testing.TB, a, b string, mtu int) {
 	t.Helper()
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: a, MTU: mtu}, PeerName: b}))
 	for _, name := range []string{a, b} {
-		l := iface(t, name)
-		check(t, netlink.LinkSetMTU(l, mtu))
-		check(t, netlink.LinkSetUp(l))
+		check(t, netlink.LinkSetMTU(iface(t, name), mtu))
+		up(t, name)
 	}
+}
+
+func up(t testing.TB, name string) {
+	t.Helper()
+	check(t, netlink.LinkSetUp(iface(t, name)))
 }
 
 func iface(t testing.TB, name string) netlink.Link {

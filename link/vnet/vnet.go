@@ -69,7 +69,9 @@ func (h *Header) Offload() (o nic.Offload) {
 	}
 	o.Checksum = nic.ChecksumPartial
 	o.Start, o.Field = ne.Uint16(h[6:]), uint8(ne.Uint16(h[8:]))
-	o.Segment, o.Size = segmentOf[h[1]&^ecn&7], ne.Uint16(h[4:])
+	if o.Segment = segmentOf[h[1]&^ecn&7]; o.Segment != nic.SegmentNone {
+		o.Size = ne.Uint16(h[4:])
+	}
 	return o
 }
 

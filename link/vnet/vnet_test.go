@@ -65,7 +65,7 @@ func FuzzHeader(f *testing.F) {
 		copy(h[:], b)
 		o := h.Offload()
 		again.Set(&nic.Frame{Head: frame, Offload: o})
-		if got := again.Offload(); got != o && o.Size != 0 {
+		if got := again.Offload(); got != o {
 			t.Errorf("%x: %+v, then %+v", h, o, got)
 		}
 	})
