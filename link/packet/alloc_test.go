@@ -42,4 +42,3 @@ func FuzzTag(f *testing.F) {
 		}
 	})
 }
-

@@ -150,7 +150,7 @@ func (l *Link) Name() string { return l.name }
 type State struct {
 	Present bool // there is one of the name, and it is joined
 	Up      bool // administratively
-	Carrier bool // up, and so is its link
+	Carrier bool // up, and so is its link: frames pass
 	MTU     int
 	MAC     nic.MAC
 

@@ -16,6 +16,7 @@ import (
 
 	"hvnet/internal/need"
 	"hvnet/internal/packets"
+	"hvnet/link/rtnl"
 	"hvnet/nic"
 )
 
@@ -47,6 +48,28 @@ func veth(t testing.TB, a, b string, mtu int) {
 	for _, name := range []string{a, b} {
 		check(t, netlink.LinkSetMTU(iface(t, name), mtu))
 		up(t, name)
+	}
+	running(t, a)
+	running(t, b)
+}
+
+// running waits until frames pass an interface: some time after its peer is up.
+func running(t testing.TB, name string) {
+	t.Helper()
+	ctl, err := rtnl.Open()
+	check(t, err)
+	defer ctl.Close()
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	done := errors.New("frames pass")
+	err = rtnl.Watch(ctx, ctl, rtnl.Interface{Name: name}, func(s rtnl.State) error {
+		if s.Carrier {
+			return done
+		}
+		return nil
+	})
+	if err != done {
+		t.Fatalf("wait for the carrier of %s: %v, %v", name, err, ctx.Err())
 	}
 }
 
@@ -306,6 +329,7 @@ func TestComeAndGo(t *testing.T) {
 	good := packets.Split(packets.Shape{}.Frame(packets.Random(1400)))
 	pass := func(what string) {
 		t.Helper()
+		running(t, "v1")
 		b := open(t, "v1")
 		back := receive(t, b)
 		a.WriteFrames([]nic.Frame{good})
@@ -314,17 +338,17 @@ func TestComeAndGo(t *testing.T) {
 		in.expect(t, what, &good)
 		b.Close()
 	}
-	up := State{Present: true, Up: true, Carrier: true}
-	await(up)
+	passing := State{Present: true, Up: true, Carrier: true}
+	await(passing)
 	pass("at first")
 	check(t, netlink.LinkSetDown(iface(t, "v0")))
 	await(State{Present: true})
 	check(t, netlink.LinkSetUp(iface(t, "v0")))
-	await(up)
+	await(passing)
 	pass("down and up")
 	check(t, netlink.LinkSetDown(iface(t, "v1")))
 	await(State{Present: true, Up: true})
-	check(t, netlink.LinkSetUp(iface(t, "v1")))
+	up(t, "v1")
 	check(t, netlink.LinkSetMTU(iface(t, "v0"), 1400))
 	await(State{Present: true, Up: true, Carrier: true, MTU: 1400})
 	for range 3 {
@@ -336,7 +360,7 @@ func TestComeAndGo(t *testing.T) {
 		await(State{})
 		check(t, netlink.LinkDel(iface(t, "v0")))
 		veth(t, "v0", "v1", 1500)
-		await(up)
+		await(passing)
 		pass("removed and made again")
 		if iface(t, "v0").Attrs().Promisc != 1 {
 			t.Error("the new interface is not promiscuous")

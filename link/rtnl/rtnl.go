@@ -63,7 +63,7 @@ type State struct {
 	Index       int32
 	Ethernet    bool
 	Up          bool // administratively
-	Carrier     bool // up, and so is its link
+	Carrier     bool // up, and so is its link: frames pass
 	MTU         int
 	MAC         nic.MAC
 	Promiscuous bool // somebody wants all frames: the user, a bridge, a packet socket
@@ -255,7 +255,7 @@ func parse(b []byte, of Interface) (last State, ok bool) {
 			Index:    int32(binary.NativeEndian.Uint32(m.Data[linkIndex:])),
 			Ethernet: binary.NativeEndian.Uint16(m.Data[linkType:]) == unix.ARPHRD_ETHER,
 			Up:       flags&unix.IFF_UP != 0,
-			Carrier:  flags&unix.IFF_UP != 0 && flags&unix.IFF_LOWER_UP != 0,
+			Carrier:  flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0,
 		}
 		name := s.attributes(m.Data[linkInfoLen:])
 		if s.Index != of.Index && (of.Index != 0 || name != of.Name) {
