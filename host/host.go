@@ -21,6 +21,7 @@ import (
 	"hvnet/conform"
 	"hvnet/hv"
 	"hvnet/link/netstack"
+	"hvnet/link/packet"
 	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/netvsp/profile"
@@ -74,6 +75,7 @@ type Host struct {
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
 	links    map[string]portLink
+	nics     map[string]*packet.Link // that are uplinks, by name
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
@@ -98,7 +100,7 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}}
+	h := &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}, nics: map[string]*packet.Link{}}
 	h.vlans.rules = map[string]vswitch.VLAN{}
 	maps.Copy(h.vlans.rules, cfg.VLANs)
 	return h
@@ -268,6 +270,7 @@ func portInstance(name string) vmbus.GUID {
 type PortInfo struct {
 	Switch vswitch.PortInfo
 	Guest  *netvsp.Info // nil for a port that is no guest's
+	NIC    *NICInfo     // nil for a port that is no NIC's of the machine
 	Line   []LineInfo   // what was done to its frames on purpose
 	// Watched says that what the guest and the host say is heard, and can be captured.
 	Watched bool
@@ -283,7 +286,7 @@ func (h *Host) Ports() []PortInfo {
 	h.mu.Unlock()
 	var list []PortInfo
 	for _, sp := range h.sw.Ports() {
-		pi := PortInfo{Switch: sp, Watched: watched[sp.Name]}
+		pi := PortInfo{Switch: sp, Watched: watched[sp.Name], NIC: h.nicInfo(sp.Name)}
 		if dev := devs[sp.Name]; dev != nil {
 			info := dev.Info()
 			pi.Guest, pi.Line = &info, h.bad.info(sp.Name)
@@ -350,6 +353,9 @@ func (p *PortInfo) Drops() map[string]uint64 {
 		for reason, n := range p.Guest.RxDropped {
 			drops["for guest: "+reason.String()] += n
 		}
+	}
+	if p.NIC != nil {
+		p.NIC.drops(drops)
 	}
 	for _, l := range p.Line {
 		drops[l.Direction+": on purpose"] += l.Lost + l.Overflowed + l.Discarded

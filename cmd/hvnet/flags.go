@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,7 +13,6 @@ import (
 	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/link/netstack"
-	"hvnet/link/tap"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
 )
@@ -25,7 +23,7 @@ type hostFlags struct {
 	Gateway       []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
 	DNS           []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
 	AllowSpoofing bool     `help:"Let guests change their MAC address and send from any, as MAC address spoofing does on Hyper-V."`
-	Uplink        []string `placeholder:"tap:IF" help:"Make a kernel interface IF and connect it to the switch, for this machine to take part. It takes root."`
+	Uplink        []string `placeholder:"tap:IF|nic:IF" help:"Connect the switch to a kernel interface: tap:IF is made, for this machine to take part; nic:IF is there, such as a network card or a veth, and leads to its network. It takes root."`
 	Monitor       bool     `help:"Have guests signal by monitor page, which the host then looks at all the time."`
 }
 
@@ -34,7 +32,7 @@ type hostPlan struct {
 	profile    profile.Profile
 	gateway    netstack.GatewayConfig
 	hasGateway bool
-	taps       []string // kernel interfaces to connect
+	uplinks    []uplink // kernel interfaces to connect
 }
 
 // plan checks the flags.
@@ -45,7 +43,7 @@ func (f *hostFlags) plan(log *slog.Logger) (p hostPlan, err error) {
 	if p.gateway, p.hasGateway, err = f.gateway(log); err != nil {
 		return p, err
 	}
-	p.taps, err = f.uplinks()
+	p.uplinks, err = f.uplinks()
 	return p, err
 }
 
@@ -56,12 +54,9 @@ func (p *hostPlan) connect(h *host.Host) error {
 			return err
 		}
 	}
-	for _, name := range p.taps {
-		switch err := h.AddTAP(tap.Config{Name: name, Offloads: tap.Offloads}); {
-		case errors.Is(err, tap.ErrExists):
-			return fmt.Errorf("--uplink tap:%s: an interface %s exists in this network namespace: choose another name", name, name)
-		case err != nil:
-			return fmt.Errorf("--uplink tap:%s: %w", name, asRoot(err))
+	for _, u := range p.uplinks {
+		if err := u.connect(h); err != nil {
+			return fmt.Errorf("--uplink %s: %w", u, err)
 		}
 	}
 	return nil
@@ -111,21 +106,6 @@ func (f *hostFlags) gateway(log *slog.Logger) (cfg netstack.GatewayConfig, ok bo
 
 // gatewayMAC is the gateway's station address, in Hyper-V's range.
 var gatewayMAC = nic.MAC{0x00, 0x15, 0x5d, 0x00, 0x00, 0x01}
-
-// uplinks returns the names of the kernel interfaces to connect.
-func (f *hostFlags) uplinks() (taps []string, err error) {
-	for _, u := range f.Uplink {
-		kind, name, _ := strings.Cut(u, ":")
-		if kind != "tap" {
-			return nil, usagef("--uplink %s: want tap:IF, such as tap:hv0", u)
-		}
-		if !validIface(name) {
-			return nil, usagef("--uplink %s: %s", u, wantIface)
-		}
-		taps = append(taps, name)
-	}
-	return taps, nil
-}
 
 // guestFlags say what a guest is.
 type guestFlags struct {

@@ -79,10 +79,10 @@ func TestForwarded(t *testing.T) {
 					}
 				}
 			}
-			if mean := meanFrame(t, p, router, "eth0"); mean < 3000 {
+			if mean := meanFrame(t, router, "eth0"); mean < 3000 {
 				t.Errorf("the router received %d bytes a frame", mean)
 			}
-			if mean := meanFrame(t, p, receiver, "line"); mean < mss-100 || mean > mss+80 {
+			if mean := meanFrame(t, receiver, "line"); mean < mss-100 || mean > mss+80 {
 				t.Errorf("%d bytes a frame came over the line, want %d and headers", mean, mss)
 			}
 			for _, ns := range []*lab.Netns{router, receiver} {

@@ -196,6 +196,9 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 				nvsp = g.NVSP.String()
 			}
 		}
+		if p.NIC != nil {
+			state = p.NIC.State
+		}
 		var drops []string
 		for reason, n := range p.Drops() {
 			if n > 0 {

@@ -104,9 +104,9 @@ func queueSums(t *testing.T, p *lab.Pair, ns *lab.Netns, dir string) (packets, b
 }
 
 // meanFrame returns how many bytes a frame that an interface has received had on average.
-func meanFrame(t *testing.T, p *lab.Pair, ns *lab.Netns, iface string) int {
+func meanFrame(t *testing.T, ns *lab.Netns, iface string) int {
 	t.Helper()
-	text := p.Run(t, ns.In("cat", "/proc/net/dev")...)
+	text := lab.Run(t, ns.In("cat", "/proc/net/dev")...)
 	m := regexp.MustCompile(iface + `: *(\d+) +(\d+)`).FindSubmatch(text)
 	if m == nil {
 		t.Fatalf("no %s:\n%s", iface, text)
@@ -157,7 +157,7 @@ func TestOffloadsOnEveryHost(t *testing.T) {
 				t.Errorf("received %d bytes in %d frames", bytes, packets)
 			}
 			// What comes as segments goes to the kernel as few frames (GRO).
-			if mean := meanFrame(t, p, p.NS[1], "eth0"); mean < 3000 {
+			if mean := meanFrame(t, p.NS[1], "eth0"); mean < 3000 {
 				t.Errorf("the kernel received %d bytes a frame", mean)
 			}
 			p.Stop(t)

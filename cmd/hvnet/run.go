@@ -51,7 +51,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	if dhcp && !plan.hasGateway && len(plan.taps) == 0 {
+	if dhcp && !plan.hasGateway && len(plan.uplinks) == 0 {
 		return usagef("--addr dhcp: with --gateway none and no --uplink nobody answers DHCP")
 	}
 	argv, err := c.command()

@@ -1,12 +1,15 @@
 package tap
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
+
+var ne = binary.NativeEndian
 
 // setLargest limits how long the frames are that the kernel leaves to be cut, headers
 // included, as `ip link set gso_max_size` does. It is called where the interface was

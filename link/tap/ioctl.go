@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hvnet/link/rtnl"
+	"hvnet/link/vnet"
 	"hvnet/nic"
 )
 
@@ -60,7 +62,7 @@ func attach(fd int, cfg Config, first bool) error {
 	default:
 		return fmt.Errorf("TUNSETIFF: %w", err)
 	}
-	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, VnetHeaderLen); err != nil {
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnet.Len); err != nil {
 		return fmt.Errorf("TUNSETVNETHDRSZ: %w", err)
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, int(cfg.Offloads)); err != nil {
@@ -69,47 +71,13 @@ func attach(fd int, cfg Config, first bool) error {
 	return nil
 }
 
-// openControl opens a socket for settings of interfaces in the calling thread's
-// namespace, and for news of them: a socket stays in the namespace that it was made
-// in.
-func openControl() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	return os.NewFile(uintptr(fd), "netns"), nil
-}
-
-// control calls f with the descriptor of file, which stays open meanwhile.
-func control(file *os.File, f func(fd int) error) error {
-	rc, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}
-
 func setMTU(ctl *os.File, name string, mtu int) error {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
 	ifr.SetUint32(uint32(mtu))
-	return control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr) })
-}
-
-// interfaceIndex returns the number that stays the interface's.
-func interfaceIndex(ctl *os.File, name string) (int32, error) {
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, err
-	}
-	err = control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr) })
-	return int32(ifr.Uint32()), err
+	return rtnl.Control(ctl, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr) })
 }
 
 // clearFlag clears a flag that a user has set, such as IFF_UP.
@@ -118,7 +86,7 @@ func clearFlag(ctl *os.File, name string, flag uint16) error {
 	if err != nil {
 		return err
 	}
-	return control(ctl, func(fd int) error {
+	return rtnl.Control(ctl, func(fd int) error {
 		if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
 			return err
 		}
@@ -140,7 +108,7 @@ func setMAC(queue *os.File, name string, mac nic.MAC) error {
 	copy(ifr.name[:], name)
 	*(*uint16)(unsafe.Pointer(&ifr.data[0])) = unix.ARPHRD_ETHER
 	copy(ifr.data[2:], mac[:])
-	return control(queue, func(fd int) error {
+	return rtnl.Control(queue, func(fd int) error {
 		return ioctlPtr(fd, unix.SIOCSIFHWADDR, unsafe.Pointer(&ifr))
 	})
 }
@@ -192,7 +160,7 @@ func ethtool(ctl *os.File, name string, command unsafe.Pointer) error {
 	}
 	copy(ifr.name[:], name)
 	ifr.data = command
-	return control(ctl, func(fd int) error { return ioctlPtr(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr)) })
+	return rtnl.Control(ctl, func(fd int) error { return ioctlPtr(fd, unix.SIOCETHTOOL, unsafe.Pointer(&ifr)) })
 }
 
 func ioctlPtr(fd int, req uint, p unsafe.Pointer) error {

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hvnet/link/rtnl"
+	"hvnet/link/vnet"
 	"hvnet/nic"
 )
 
@@ -44,7 +46,7 @@ type reader struct {
 	once  func(fd uintptr)
 	ready func(fd uintptr) bool
 
-	hdr   [VnetHeaderLen]byte
+	hdr   vnet.Header
 	over  [1]byte // gets a byte of what did not fit, and so tells that
 	iov   [4]unix.Iovec
 	n     int
@@ -56,7 +58,7 @@ type reader struct {
 type writer struct {
 	mu     sync.Mutex
 	all    func(fd uintptr)
-	hdr    [VnetHeaderLen]byte
+	hdr    vnet.Header
 	iov    []unix.Iovec // grows to the most pieces that a frame had
 	frames []nic.Frame
 }
@@ -79,6 +81,16 @@ func newQueue(f *os.File) (*Queue, error) {
 	return q, nil
 }
 
+// Offloads is all of TUNSETOFFLOAD that this package understands: the kernel may
+// leave checksums and TCP segmentation to whoever reads the queues.
+const Offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+
+// Takes implements nic.Taker, see [vnet.Takes].
+func (t *TAP) Takes() nic.Offloads { return vnet.Takes() }
+
+// Takes implements nic.Taker, as TAP.Takes.
+func (q *Queue) Takes() nic.Offloads { return vnet.Takes() }
+
 // ReadFrame reads the next frame that the kernel sends: its first bytes to first,
 // the others to rest. What the kernel leaves to be done is in the metadata: nothing
 // unless Config.Offloads allows it. It returns nic.ErrNoFrame if there is none now, net.ErrClosed
@@ -87,7 +99,7 @@ func newQueue(f *os.File) (*Queue, error) {
 func (q *Queue) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 	r := &q.read
 	r.iov[1], r.iov[2] = iovec(first), iovec(rest)
-	room := VnetHeaderLen + len(first) + len(rest)
+	room := vnet.Len + len(first) + len(rest)
 	for {
 		if q.rc.Control(r.once) != nil {
 			return 0, nic.Offload{}, net.ErrClosed
@@ -103,10 +115,10 @@ func (q *Queue) ReadFrame(first, rest []byte) (int, nic.Offload, error) {
 			return 0, nic.Offload{}, fmt.Errorf("read from TAP: %w", r.errno)
 		case r.n > room:
 			q.readTooLong.Add(1)
-		case r.n < VnetHeaderLen+nic.MinFrame:
+		case r.n < vnet.Len+nic.MinFrame:
 			q.readTooShort.Add(1)
 		default:
-			return r.n - VnetHeaderLen, parseVnet(&r.hdr), nil
+			return r.n - vnet.Len, r.hdr.Offload(), nil
 		}
 	}
 }
@@ -168,7 +180,7 @@ func (q *Queue) writeAll(fd uintptr) {
 			q.writeRefused.Add(1)
 			continue
 		}
-		putVnet(&w.hdr, f)
+		w.hdr.Set(f)
 		w.iov = append(w.iov[:0], iovec(w.hdr[:]), iovec(f.Head))
 		for _, b := range f.Body {
 			w.iov = append(w.iov, iovec(b))
@@ -182,7 +194,7 @@ func (q *Queue) writeAll(fd uintptr) {
 
 // ioctl passes the kernel a pointer to v.
 func (q *Queue) ioctl(req uint, v int) error {
-	return control(q.file, func(fd int) error { return unix.IoctlSetPointerInt(fd, req, v) })
+	return rtnl.Control(q.file, func(fd int) error { return unix.IoctlSetPointerInt(fd, req, v) })
 }
 
 func iovec(b []byte) unix.Iovec {

@@ -20,15 +20,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hvnet/link/rtnl"
 	"hvnet/nic"
 )
 
 // Device is the file that TAP interfaces are made with.
 const Device = "/dev/net/tun"
-
-// VnetHeaderLen is the length in bytes of the virtio-net header in front of each
-// frame on a queue: the layout with num_buffers, struct virtio_net_hdr_v1.
-const VnetHeaderLen = 12
 
 // MaxQueues is the number of queues that one TAP interface can have
 // (MAX_TAP_QUEUES of Linux).
@@ -106,7 +103,7 @@ func OpenFiles(cfg Config) (queues []*os.File, ctl *os.File, err error) {
 		}
 		queues = append(queues, q)
 	}
-	if ctl, err = openControl(); err != nil {
+	if ctl, err = rtnl.Open(); err != nil {
 		return queues, ctl, fmt.Errorf("make interface %s: %w", cfg.Name, err)
 	}
 	if cfg.MTU != 0 {
@@ -115,7 +112,7 @@ func OpenFiles(cfg Config) (queues []*os.File, ctl *os.File, err error) {
 		}
 	}
 	if cfg.Largest != 0 {
-		index, err := interfaceIndex(ctl, cfg.Name)
+		index, err := rtnl.Index(ctl, cfg.Name)
 		if err == nil {
 			err = setLargest(index, cfg.Largest)
 		}

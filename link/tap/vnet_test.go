@@ -2,6 +2,7 @@ package tap
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"testing"
 	"time"
@@ -10,45 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hvnet/internal/packets"
+	"hvnet/link/vnet"
 	"hvnet/nic"
 )
-
-// TestVnetHeader holds the header against literal bytes, of a machine with the least
-// significant byte first.
-func TestVnetHeader(t *testing.T) {
-	if ne.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the bytes are those of a little-endian machine")
-	}
-	tcp := packets.Shape{TCPOptions: 12}.Frame(nil)
-	cwr := packets.Shape{V6: true, Tag: true, Flags: 0x80}.Frame(nil)
-	udp := packets.Shape{UDP: true}.Frame(nil)
-	for _, tt := range []struct {
-		frame []byte
-		o     nic.Offload
-		want  string
-	}{
-		{tcp, nic.Offload{}, "00 00 0000 0000 0000 0000 0000"},
-		{tcp, nic.Offload{Checksum: nic.ChecksumOK}, "02 00 0000 0000 0000 0000 0000"},
-		{udp, nic.Offload{Checksum: nic.ChecksumPartial, Start: 34, Field: 6}, "01 00 0000 0000 2200 0600 0000"},
-		{tcp, nic.Offload{Checksum: nic.ChecksumPartial, Segment: nic.SegmentTCPv4, Start: 34, Field: 16, Size: 1448}, "01 01 4200 a805 2200 1000 0000"},
-		{cwr, nic.Offload{Checksum: nic.ChecksumPartial, Segment: nic.SegmentTCPv6, Start: 58, Field: 16, Size: 1440}, "01 84 4e00 a005 3a00 1000 0000"},
-		{udp, nic.Offload{Checksum: nic.ChecksumPartial, Segment: nic.SegmentUDP, Start: 34, Field: 6, Size: 1000}, "01 05 2a00 e803 2200 0600 0000"},
-	} {
-		h := [VnetHeaderLen]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-		putVnet(&h, &nic.Frame{Head: tt.frame, Offload: tt.o})
-		if want := packets.Hex(tt.want); !bytes.Equal(h[:], want) {
-			t.Errorf("%+v: %x, want %x", tt.o, h, want)
-		}
-		if got := parseVnet(&h); got != tt.o {
-			t.Errorf("%x: %+v, want %+v", h, got, tt.o)
-		}
-	}
-	h := [VnetHeaderLen]byte{1}
-	putVnet(&h, &nic.Frame{Head: tcp, Offload: nic.Offload{Checksum: nic.ChecksumBad}})
-	if h != [VnetHeaderLen]byte{} {
-		t.Errorf("a wrong checksum: %x", h)
-	}
-}
 
 // vnetSocket returns a packet socket whose frames have a virtio-net header too.
 func vnetSocket(t *testing.T) int {
@@ -63,7 +28,7 @@ func vnetSocket(t *testing.T) int {
 // of binds the socket to the type of a frame, in the byte order of the wire.
 func of(t *testing.T, fd int, f *nic.Frame) {
 	t.Helper()
-	proto := ne.Uint16(f.Head[12:])
+	proto := binary.NativeEndian.Uint16(f.Head[12:])
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: link(t, "eth0").Attrs().Index}); err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +68,8 @@ func TestKernelLeavesWork(t *testing.T) {
 			q := tap.Queue(0)
 			first, rest := make([]byte, 500), make([]byte, nic.MaxFrame)
 			for i, f := range offered() {
-				var h [VnetHeaderLen]byte
-				putVnet(&h, &f)
+				var h vnet.Header
+				h.Set(&f)
 				of(t, fd, &f)
 				b := packets.Bytes(&f)
 				if _, err := unix.Write(fd, append(h[:10:10], b...)); err != nil {
@@ -161,9 +126,9 @@ func TestKernelTakesWork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var h [VnetHeaderLen]byte
+		var h vnet.Header
 		copy(h[:10], got)
-		o := parseVnet(&h)
+		o := h.Offload()
 		if o != f.Offload || !bytes.Equal(got[10:n], want) {
 			t.Errorf("frame %d: %d bytes, %+v; want %d, %+v", i, n-10, o, len(want), f.Offload)
 		}
@@ -200,17 +165,6 @@ func TestDatagrams(t *testing.T) {
 		n, _, err := c.ReadFrom(b)
 		if want := payload[i*1000 : min(i*1000+1000, 3500)]; err != nil || !bytes.Equal(b[:n], want) {
 			t.Fatalf("datagram %d: %d bytes, want %d: %v", i, n, len(want), err)
-		}
-	}
-}
-
-func TestTakesUDP(t *testing.T) {
-	for release, want := range map[string]bool{
-		"6.2.0": true, "6.18.44-fc-v669": true, "7.0": true, "10.1-rc1": true,
-		"6.1.192-amd64": false, "5.15.0": false, "4.19": false, "": false, "six": false,
-	} {
-		if got := takesUDP(release); got != want {
-			t.Errorf("%q: %v, want %v", release, got, want)
 		}
 	}
 }
