@@ -129,34 +129,33 @@ func (c *call) jsonAddress(d Device) object {
 	return object{{"permanent-address", d.PermanentMAC().String()}}
 }
 
-func (c *call) jsonFeatures(d Device) (o object) {
+func (c *call) jsonFeatures(Device) (o object) {
+	d, t, err := c.features()
+	if err != nil {
+		return object{} // the text says it
+	}
 	now := d.Features()
-	var shown nic.FeatureSet
 	one := func(name string, f nic.Feature) {
-		shown |= nic.FeaturesOf(f)
 		o = append(o, member{name, object{
 			{"active", now.Active.Has(f)},
-			{"fixed", !(now.Available &^ nic.FeaturesNeverChanged).Has(f)},
+			{"fixed", t.fixed(now, f)},
 			{"requested", now.Wanted.Has(f)},
 		}})
 	}
-	for i := range aliases {
-		a := &aliases[i]
-		if len(a.features) == 1 {
-			one(a.long, a.features[0])
+	for i, features := range t.aliased {
+		if len(features) == 1 {
+			one(aliases[i].long, features[0])
 			continue
 		}
-		if len(a.features) > 0 {
-			o = append(o, member{a.long, object{{"active", now.Active&a.set() != 0}, {"fixed", nil}, {"requested", nil}}})
+		if len(features) > 0 {
+			o = append(o, member{aliases[i].long, object{{"active", now.Active&t.set(i) != 0}, {"fixed", nil}, {"requested", nil}}})
 		}
-		for _, f := range a.features {
-			one(f.String(), f)
+		for _, f := range features {
+			one(t.names[f], f)
 		}
 	}
-	for f := range nic.Feature(nic.NumFeatures) {
-		if !shown.Has(f) && f.String() != "" {
-			one(f.String(), f)
-		}
+	for _, f := range t.rest() {
+		one(t.names[f], f)
 	}
 	return o
 }

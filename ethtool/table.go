@@ -19,10 +19,10 @@ func commands() []command {
 			"\t\t[ msglvl %d[/%d] | type on|off ... [--] ]",
 			"\t\t[ master-slave preferred-master|preferred-slave|forced-master|forced-slave ]",
 		}},
-		{names: []string{"-a", "--show-pause"}, text: "Show pause options", device: true, ioctl: refused, run: pause.run},
-		{names: []string{"-A", "--pause"}, text: "Set pause options", device: true, ioctl: refused, run: setPause.run, params: []string{"\t\t[ autoneg on|off ]", "\t\t[ rx on|off ]", "\t\t[ tx on|off ]"}},
-		{names: []string{"-c", "--show-coalesce"}, text: "Show coalesce options", device: true, ioctl: refused, run: coalesce.run},
-		{names: []string{"-C", "--coalesce"}, text: "Set coalesce options", device: true, ioctl: refused, run: setCoalesce.run, params: []string{
+		{names: []string{"-a", "--show-pause"}, text: "Show pause options", device: true, ioctl: refused, run: (*call).showPause},
+		{names: []string{"-A", "--pause"}, text: "Set pause options", device: true, ioctl: refused, run: (*call).setPause, params: []string{"\t\t[ autoneg on|off ]", "\t\t[ rx on|off ]", "\t\t[ tx on|off ]"}},
+		{names: []string{"-c", "--show-coalesce"}, text: "Show coalesce options", device: true, ioctl: refused, run: (*call).showCoalesce},
+		{names: []string{"-C", "--coalesce"}, text: "Set coalesce options", device: true, ioctl: refused, run: (*call).setCoalesce, params: []string{
 			"\t\t[adaptive-rx on|off]",
 			"\t\t[adaptive-tx on|off]",
 			"\t\t[rx-usecs N]",
@@ -102,7 +102,7 @@ func commands() []command {
 			"\t\t[ hfunc FUNC ]",
 			"\t\t[ delete ]",
 		}},
-		{names: []string{"-f", "--flash"}, text: "Flash firmware image from the specified file to a region on the device", device: true, ioctl: noNetlink, run: (*call).flash, params: []string{"               FILENAME [ REGION-NUMBER-TO-FLASH ]"}},
+		{names: []string{"-f", "--flash"}, text: "Flash firmware image from the specified file to a region on the device", device: true, ioctl: noNetlink, run: flash.run, params: []string{"               FILENAME [ REGION-NUMBER-TO-FLASH ]"}},
 		{names: []string{"-P", "--show-permaddr"}, text: "Show permanent hardware address", device: true, ioctl: refused, run: (*call).showAddress, json: (*call).jsonAddress},
 		{names: []string{"-w", "--get-dump"}, text: "Get dump flag, data", device: true, ioctl: noNetlink, run: dump.run, params: []string{"\t\t[ data FILENAME ]"}},
 		{names: []string{"-W", "--set-dump"}, text: "Set dump flag of the device", device: true, ioctl: noNetlink, run: setDump.run, params: []string{"\t\tN"}},
