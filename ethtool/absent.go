@@ -132,20 +132,25 @@ var (
 		}
 		return request(fecLen, layout.SFECPARAM, 0, bits)
 	}}
-	flash = rarity{parse: func(args []string) bool { return len(args) == 1 || len(args) == 2 && isNumber(args[1]) },
-		what: "Flashing failed", exit: exitMinus, request: func(args []string) []byte {
-			region := int64(0)
-			if len(args) > 1 {
-				region, _ = anyInt(args[1])
-			}
-			b := request(8+maxFlashName, layout.FLASHDEV, uint32(region))
-			layout.PutText(b[8:], args[0])
-			return b
-		}}
 )
 
-// maxFlashName is the room for the name of a file with firmware.
-const maxFlashName = 128
+// flash is -f. Linux flashes what has no firmware with success.
+func (c *call) flash() int {
+	if len(c.args) == 0 || len(c.args) > 2 {
+		return c.badArgs()
+	}
+	const room = 128 // for the name of the file
+	region := int64(0)
+	if len(c.args) > 1 {
+		region, _ = anyInt(c.args[1])
+	}
+	b := request(8+room, layout.FLASHDEV, uint32(region))
+	layout.PutText(b[8:], c.args[0])
+	if _, err := c.deviceFor(b); err != nil {
+		return c.fail(exitMinus, "Flashing failed: %s", errText(err))
+	}
+	return 0
+}
 
 // byNetlink is a command that there is for netlink alone.
 func (c *call) byNetlink() int {

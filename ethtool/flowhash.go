@@ -221,7 +221,7 @@ func (c *call) setHashLevel(args []string) int {
 		return c.badArgs()
 	}
 	d, err := c.lookup(c.name)
-	if a, isKernel := d.(Asker); isKernel {
+	if a, isKernel := d.(Asker); isKernel && err == nil {
 		_, err = a.Ask(hashRequest(layout.SRXFH, t, context, none, over))
 	} else if err == nil {
 		err = nic.ErrNotSupported

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
@@ -63,20 +64,25 @@ func (c *call) showJSON(cmd *command) int {
 }
 
 func (c *call) jsonSettings(d Device) object {
-	l := d.LinkSettings()
-	o := object{{"speed", nil}, {"duplex", duplexText(l.Duplex)}, {"auto-negotiation", false}, {"port", "Other"}, {"phyad", 0}, {"transceiver", "internal"}}
-	if speedText(l.Mbps) != "Unknown!" {
-		o[0].value = l.Mbps
+	o := object{{"speed", nil}}
+	if l, err := c.link(d); err == nil {
+		if mbps := word(l.b, layout.LinkSpeed); speedText(mbps) != "Unknown!" {
+			o[0].value = mbps
+		}
+		o = append(o, object{
+			{"duplex", duplexText(nic.Duplex(l.b[layout.LinkDuplex]))}, {"auto-negotiation", l.b[layout.LinkAutoneg] != 0},
+			{"port", portText(l.b[layout.LinkPort])}, {"phyad", l.b[layout.LinkPHY]}, {"transceiver", transceiverText(l.b[layout.LinkTransceiver])},
+		}...)
 	}
-	return append(o, member{"message-level", d.MessageLevel()}, member{"link-detected", l.Detected})
+	return append(o, member{"message-level", d.MessageLevel()}, member{"link-detected", d.LinkSettings().Detected})
 }
 
 func (c *call) jsonDriver(d Device) object {
 	i := d.DriverInfo()
 	return object{
-		{"driver", i.Driver}, {"version", i.Version}, {"firmware-version", i.Firmware}, {"expansion-rom-version", ""}, {"bus-info", i.Bus},
-		{"supports-statistics", i.Stats}, {"supports-test", false}, {"supports-eeprom-access", false},
-		{"supports-register-dump", i.RegisterDump}, {"supports-priv-flags", false},
+		{"driver", i.Driver}, {"version", i.Version}, {"firmware-version", i.Firmware}, {"expansion-rom-version", i.ExpansionROM}, {"bus-info", i.Bus},
+		{"supports-statistics", i.Stats}, {"supports-test", i.Test}, {"supports-eeprom-access", i.EEPROM},
+		{"supports-register-dump", i.RegisterDump}, {"supports-priv-flags", i.PrivateFlags},
 	}
 }
 
@@ -92,9 +98,18 @@ func (c *call) jsonRings(d Device) object {
 	return object{{"rx-max", r.RxMax}, {"tx-max", r.TxMax}, {"rx", r.Rx}, {"tx", r.Tx}}
 }
 
-func (c *call) jsonChannels(d Device) object {
-	ch := d.Channels()
-	return object{{"combined-max", ch.Max}, {"combined", ch.Combined}}
+func (c *call) jsonChannels(Device) (o object) {
+	_, n, err := c.channels()
+	if err != nil {
+		return object{} // the text says it
+	}
+	// As by netlink: of the kinds that there can be any of.
+	for i, kind := range channelKinds {
+		if n.most[i] > 0 || kind == "combined" {
+			o = append(o, member{kind + "-max", n.most[i]}, member{kind, n.now[i]})
+		}
+	}
+	return o
 }
 
 func (c *call) jsonFlowHash(d Device) object {
@@ -122,7 +137,21 @@ func (c *call) jsonRSS(d Device) object {
 }
 
 func (c *call) jsonTime(Device) object {
-	return object{{"capabilities", []string{"software-transmit", "software-receive", "software-system-clock"}}, {"hardware-clock", nil}}
+	b, err := c.timeInfo()
+	if err != nil {
+		return object{} // the text says it
+	}
+	can := []string{}
+	for i, n := range timeCans {
+		if word(b, timeCan)>>i&1 != 0 {
+			can = append(can, n[0])
+		}
+	}
+	o := object{{"capabilities", can}, {"hardware-clock", nil}}
+	if clock := int32(word(b, timeClock)); clock >= 0 {
+		o[1].value = clock
+	}
+	return o
 }
 
 func (c *call) jsonAddress(d Device) object {

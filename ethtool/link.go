@@ -75,22 +75,27 @@ func (c *call) printLink(l linkState) {
 	}
 
 	c.printf("\tSpeed: %s\n\tDuplex: %s\n", speedText(word(l.b, layout.LinkSpeed)), duplexText(nic.Duplex(l.b[layout.LinkDuplex])))
-	port, ok := linkPorts[l.b[layout.LinkPort]]
-	if !ok {
-		port = fmt.Sprintf("Unknown! (%d)", l.b[layout.LinkPort])
-	}
-	transceiver := "Unknown!"
-	if t := l.b[layout.LinkTransceiver]; t < 2 {
-		transceiver = transceivers[t]
-	}
-	c.printf("\tPort: %s\n\tPHYAD: %d\n\tTransceiver: %s\n", port, l.b[layout.LinkPHY], transceiver)
+	c.printf("\tPort: %s\n\tPHYAD: %d\n", portText(l.b[layout.LinkPort]), l.b[layout.LinkPHY])
+	c.printf("\tTransceiver: %s\n", transceiverText(l.b[layout.LinkTransceiver]))
 	c.printf("\tAuto-negotiation: %s\n", onOff(l.b[layout.LinkAutoneg] != 0))
 	if l.b[layout.LinkPort] == portTP {
 		c.printf("\tMDI-X: %s\n", mdixText(l.b[layout.LinkMDIX], l.b[layout.LinkMDIXControl]))
 	}
 }
 
-var transceivers = [...]string{"internal", "external"}
+func portText(port byte) string {
+	if text, ok := linkPorts[port]; ok {
+		return text
+	}
+	return fmt.Sprintf("Unknown! (%d)", port)
+}
+
+func transceiverText(t byte) string {
+	if known := [...]string{"internal", "external"}; int(t) < len(known) {
+		return known[t]
+	}
+	return "Unknown!"
+}
 
 func titleYesNo(yes bool) string {
 	if yes {

@@ -60,7 +60,7 @@ func (c *call) showSettings() int {
 		d, err := c.deviceFor(request(8, layout.GMSGLVL))
 		if err == nil {
 			m := d.MessageLevel()
-			c.printf("\tCurrent message level: 0x%08x (%d)\n\t\t\t      %s\n", m, m, messageText(m))
+			c.printf("\tCurrent message level: 0x%08x (%d)\n\t\t\t       %s\n", m, m, messageText(m))
 		}
 		return err
 	})
@@ -95,19 +95,18 @@ func duplexText(d nic.Duplex) string {
 	return fmt.Sprintf("Unknown! (%d)", d)
 }
 
-// messageText returns the names of bits, each behind a blank. Those without a name are in
-// one number.
+// messageText returns the names of bits. Those without a name are in one number.
 func messageText(bits uint32) string {
-	var b strings.Builder
+	var names []string
 	for i, name := range messageBits {
 		if bits>>i&1 != 0 {
-			b.WriteString(" " + name)
+			names = append(names, name)
 		}
 	}
 	if rest := bits >> len(messageBits) << len(messageBits); rest != 0 {
-		fmt.Fprintf(&b, " %#x", rest)
+		names = append(names, fmt.Sprintf("%#x", rest))
 	}
-	return b.String()
+	return strings.Join(names, " ")
 }
 
 // A settingsWish is what a command line of -s asks for; -1 is what it does not.

@@ -102,7 +102,7 @@ func commands() []command {
 			"\t\t[ hfunc FUNC ]",
 			"\t\t[ delete ]",
 		}},
-		{names: []string{"-f", "--flash"}, text: "Flash firmware image from the specified file to a region on the device", device: true, ioctl: noNetlink, run: flash.run, params: []string{"               FILENAME [ REGION-NUMBER-TO-FLASH ]"}},
+		{names: []string{"-f", "--flash"}, text: "Flash firmware image from the specified file to a region on the device", device: true, ioctl: noNetlink, run: (*call).flash, params: []string{"               FILENAME [ REGION-NUMBER-TO-FLASH ]"}},
 		{names: []string{"-P", "--show-permaddr"}, text: "Show permanent hardware address", device: true, ioctl: refused, run: (*call).showAddress, json: (*call).jsonAddress},
 		{names: []string{"-w", "--get-dump"}, text: "Get dump flag, data", device: true, ioctl: noNetlink, run: dump.run, params: []string{"\t\t[ data FILENAME ]"}},
 		{names: []string{"-W", "--set-dump"}, text: "Set dump flag of the device", device: true, ioctl: noNetlink, run: setDump.run, params: []string{"\t\tN"}},
