@@ -172,12 +172,12 @@ func (c *call) showEEPROM() int {
 		case "raw":
 			raw = v == 1
 		case "offset":
-			at = v
+			at = int64(uint32(v))
 		case "length":
 			n = v
 		}
 	}
-	there := int64(word(info, driverEEPROM))
+	there := int64(min(word(info, driverEEPROM), maxDump))
 	if n < 0 || at+n > there {
 		n = max(there-at, 0)
 	}

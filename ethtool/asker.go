@@ -131,6 +131,7 @@ func ReadLinkSettings(a Asker) ([]byte, error) {
 	b = request(layout.LinkEnd+3*4*words, layout.GLINKSETTINGS)
 	b[layout.LinkWords] = byte(words)
 	_, err := a.Ask(b)
+	b[layout.LinkWords] = byte(words)
 	return b, err
 }
 

@@ -136,18 +136,18 @@ func (c *call) printAdvertised(who string, m modeMask) {
 // printModes prints modes, those of one speed in one line, one under the other.
 func (c *call) printModes(title string, m modeMask) {
 	c.printf("\t%s", title)
-	some := false
+	last := -1
 	for _, mode := range linkModes {
 		if !m.has(mode.bit) {
 			continue
 		}
-		if some && !mode.besides() {
+		if last >= 0 && !mode.besides(last) {
 			c.printf("\n\t%s", strings.Repeat(" ", len(title)))
 		}
 		c.printf("%s ", mode.name)
-		some = true
+		last = mode.bit
 	}
-	if !some {
+	if last < 0 {
 		c.printf("Not reported")
 	}
 	c.printf("\n")

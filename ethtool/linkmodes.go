@@ -46,11 +46,12 @@ var (
 	modeFECs  = []linkMode{{49, "None"}, {51, "BaseR"}, {50, "RS"}, {74, "LLRS"}}
 )
 
-// besides reports whether a mode is shown on the line of the mode before it.
-func (m linkMode) besides() bool {
+// besides reports whether a mode is shown on the line of the one that was shown last: full
+// duplex on that of half duplex.
+func (m linkMode) besides(last int) bool {
 	switch m.bit {
-	case 1, 3, 5, 91: // full duplex of what there is half duplex of, too
-		return true
+	case 1, 3, 5, 91:
+		return last == m.bit-1
 	}
 	return false
 }

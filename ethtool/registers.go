@@ -71,7 +71,7 @@ func (c *call) registers() (b []byte, status int) {
 		return nil, c.fail(exitEEPROM, "Cannot get register dump: %s", errText(err))
 	}
 	if a, ok := d.(Asker); ok {
-		n := word(info, driverRegisters)
+		n := min(word(info, driverRegisters), maxDump)
 		b := request(12+int(n), layout.GREGS, 0, n)
 		if _, err := a.Ask(b); err != nil {
 			return nil, c.fail(exitEEPROM, "Cannot get register dump: %s", errText(err))
@@ -83,6 +83,9 @@ func (c *call) registers() (b []byte, status int) {
 	}
 	return b, 0
 }
+
+// maxDump is how many bytes of registers or EEPROM are believed in.
+const maxDump = 1 << 24
 
 // Offsets in struct ethtool_drvinfo, of lengths in bytes.
 const (
