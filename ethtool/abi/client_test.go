@@ -98,7 +98,11 @@ func TestClientSettings(t *testing.T) {
 
 // TestClientDistrusts: answers with wild numbers make no panic and no endless list.
 func TestClientDistrusts(t *testing.T) {
-	for _, x := range []byte{0, 1, 0x7f, 0x80, 0xff} {
+	wild := []byte{0xff, 0, 1, 0x7f, 0x80}
+	if testing.Short() {
+		wild = wild[:2]
+	}
+	for _, x := range wild {
 		c := &Client{Request: func(b []byte) (int, error) {
 			for i := range b[min(4, len(b)):] {
 				b[4+i] = x
