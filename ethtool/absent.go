@@ -6,36 +6,46 @@ import (
 	"strconv"
 	"strings"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
-// An absence is a command for something that neither hv_netvsc nor ours has: what is asked
-// for is looked at, then it is refused.
-type absence struct {
+// A rarity is a command for something that no NIC of Hyper-V has, and few others do: what
+// is asked for is looked at, then it is asked of a kernel's device, or refused.
+type rarity struct {
 	// parse reports whether the arguments can be understood.
 	parse func(args []string) bool
-	head  string // on stdout before all, with the name of the interface
 	what  string // could not be done
 	exit  int
+	// request returns what is to be asked.
+	request func(args []string) []byte
+	// show prints what was answered; nil: nothing is to be said.
+	show func(c *call, answer []byte) int
 }
 
 // run is the command.
-func (a absence) run(c *call) int {
-	if a.parse != nil && !a.parse(c.args) {
+func (r rarity) run(c *call) int {
+	if !r.parse(c.args) {
 		return c.badArgs()
 	}
-	if a.head != "" {
-		c.printf(a.head, c.name)
+	b := r.request(c.args)
+	if err := c.ask(b); err != nil {
+		return c.fail(r.exit, "%s: %s", r.what, errText(err))
 	}
-	return c.fail(a.exit, "%s: %s", a.what, errText(c.unsupported()))
+	if r.show == nil {
+		return 0
+	}
+	return r.show(c, b)
 }
 
-// unsupported returns what a device answers to everything that it has not.
-func (c *call) unsupported() error {
-	if _, err := c.lookup(c.name); err != nil {
-		return err
-	}
-	return nic.ErrNotSupported
+// asking returns a request that is the same for all arguments.
+func asking(size int, cmd uint32) func([]string) []byte {
+	return func([]string) []byte { return request(size, cmd) }
+}
+
+// leftToOthers returns what says that there is something that this program does not show.
+func leftToOthers(what string) func(*call, []byte) int {
+	return func(c *call, _ []byte) int { return c.notShown(what) }
 }
 
 // nothing are no arguments.
@@ -83,37 +93,64 @@ func or(a, b map[string]func(string) bool) map[string]func(string) bool {
 	return a
 }
 
-// The absences.
+// The rarities.
 var (
-	pause    = absence{parse: nothing, head: "Pause parameters for %s:\n", what: "Cannot get device pause settings", exit: exitRings}
-	setPause = absence{parse: pairs(0, fields(isBool, "autoneg", "rx", "tx")), what: "Cannot get device pause settings", exit: exitSetPause}
-	coalesce = absence{parse: nothing, head: "Coalesce parameters for %s:\n", what: "Cannot get device coalesce settings", exit: exitCoalesce}
-
-	setCoalesce = absence{parse: pairs(0, or(fields(isBool, "adaptive-rx", "adaptive-tx"), fields(isNumber,
-		"sample-interval", "stats-block-usecs", "pkt-rate-low", "pkt-rate-high",
-		"rx-usecs", "rx-frames", "rx-usecs-irq", "rx-frames-irq", "tx-usecs", "tx-frames", "tx-usecs-irq", "tx-frames-irq",
-		"rx-usecs-low", "rx-frames-low", "tx-usecs-low", "tx-frames-low",
-		"rx-usecs-high", "rx-frames-high", "tx-usecs-high", "tx-frames-high"))),
-		what: "Cannot get device coalesce settings", exit: exitRings}
-
-	negotiate = absence{parse: nothing, what: "Cannot restart autonegotiation", exit: exitMinus}
-	identify  = absence{parse: upTo(1), what: "Cannot identify NIC", exit: exitMinus}
-	module    = absence{parse: pairs(0, or(fields(isBool, "raw", "hex"), fields(isNumber, "offset", "length"))),
-		what: "Cannot get module EEPROM information", exit: exitFailure}
-	dump = absence{parse: func(args []string) bool { return len(args) == 0 || len(args) == 2 && args[0] == "data" },
-		what: "Can not get dump level", exit: exitFailure}
-	setDump = absence{parse: func(args []string) bool { return len(args) == 1 && isNumber(args[0]) },
-		what: "Can not set dump level", exit: exitFailure}
-	eee    = absence{parse: nothing, what: "Cannot get EEE settings", exit: exitFailure}
-	setEEE = absence{parse: pairs(2, or(fields(isBool, "eee", "tx-lpi"), fields(isNumber, "advertise", "tx-timer"))),
-		what: "Cannot get EEE settings", exit: exitFailure}
-	fec    = absence{parse: nothing, what: "Cannot get FEC settings", exit: exitMinus}
-	setFEC = absence{parse: func(args []string) bool {
-		return len(args) > 1 && args[0] == "encoding" && !slices.ContainsFunc(args[1:], func(a string) bool {
-			return !slices.Contains([]string{"auto", "off", "rs", "baser", "llrs"}, a)
-		})
-	}, what: "Cannot set FEC settings", exit: exitMinus}
+	negotiate = rarity{parse: nothing, what: "Cannot restart autonegotiation", exit: exitMinus, request: asking(4, layout.NWAYRST)}
+	identify  = rarity{parse: upTo(1), what: "Cannot identify NIC", exit: exitMinus, request: func(args []string) []byte {
+		seconds := int64(0) // until somebody interrupts
+		if len(args) > 0 {
+			seconds, _ = anyInt(args[0])
+		}
+		return request(8, layout.PHYSID, uint32(seconds))
+	}}
+	module = rarity{parse: pairs(0, or(fields(isBool, "raw", "hex"), fields(isNumber, "offset", "length"))),
+		what: "Cannot get module EEPROM information", exit: exitFailure, request: asking(44, layout.GMODULEINFO), show: leftToOthers("a module")}
+	dump = rarity{parse: func(args []string) bool { return len(args) == 0 || len(args) == 2 && args[0] == "data" },
+		what: "Can not get dump level", exit: exitFailure, request: asking(16, layout.GETDUMPFLAG),
+		show: func(c *call, b []byte) int {
+			if len(c.args) > 0 {
+				return c.notShown("a dump")
+			}
+			c.printf("flag: %d, version: %d, length: %d\n", word(b, 8), word(b, 4), word(b, 12))
+			return 0
+		}}
+	setDump = rarity{parse: func(args []string) bool { return len(args) == 1 && isNumber(args[0]) },
+		what: "Can not set dump level", exit: exitFailure, request: func(args []string) []byte {
+			flag, _ := anyInt(args[0])
+			return request(16, layout.SETDUMP, 0, uint32(flag))
+		}}
+	eee    = rarity{parse: nothing, what: "Cannot get EEE settings", exit: exitFailure, request: asking(eeeLen, layout.GEEE), show: (*call).printEEE}
+	setEEE = rarity{parse: pairs(2, or(fields(isBool, "eee", "tx-lpi"), fields(isNumber, "advertise", "tx-timer"))),
+		what: "Cannot get EEE settings", exit: exitFailure, request: asking(eeeLen, layout.GEEE), show: leftToOthers("EEE")}
+	fec    = rarity{parse: nothing, what: "Cannot get FEC settings", exit: exitMinus, request: asking(fecLen, layout.GFECPARAM), show: (*call).printFECModes}
+	setFEC = rarity{parse: func(args []string) bool {
+		return len(args) > 1 && args[0] == "encoding" && !slices.ContainsFunc(args[1:], func(a string) bool { return fecBit(a) == 0 })
+	}, what: "Cannot set FEC settings", exit: exitMinus, request: func(args []string) []byte {
+		var bits uint32
+		for _, a := range args[1:] {
+			bits |= fecBit(a)
+		}
+		return request(fecLen, layout.SFECPARAM, 0, bits)
+	}}
 )
+
+// flash is -f. Linux flashes what has no firmware with success.
+func (c *call) flash() int {
+	if len(c.args) == 0 || len(c.args) > 2 {
+		return c.badArgs()
+	}
+	const room = 128 // for the name of the file
+	region := int64(0)
+	if len(c.args) > 1 {
+		region, _ = anyInt(c.args[1])
+	}
+	b := request(8+room, layout.FLASHDEV, uint32(region))
+	layout.PutText(b[8:], c.args[0])
+	if _, err := c.deviceFor(b); err != nil {
+		return c.fail(exitMinus, "Flashing failed: %s", errText(err))
+	}
+	return 0
+}
 
 // byNetlink is a command that there is for netlink alone.
 func (c *call) byNetlink() int {
@@ -125,19 +162,45 @@ func (c *call) showEEPROM() int {
 	if !pairs(0, or(fields(isBool, "raw"), fields(isNumber, "offset", "length")))(c.args) {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
+	info, err := c.driver()
+	if err != nil {
 		return c.fail(exitEEPROM, "Cannot get driver information: %s", errText(err))
 	}
-	return c.fail(exitEEPROM, "Cannot get EEPROM data: %s", errText(nic.ErrNotSupported))
+	at, n, raw := int64(0), int64(-1), false
+	for i := 0; i < len(c.args); i += 2 {
+		switch v := wordValue(c.args[i+1]); c.args[i] {
+		case "raw":
+			raw = v == 1
+		case "offset":
+			at = int64(uint32(v))
+		case "length":
+			n = v
+		}
+	}
+	there := int64(min(word(info, driverEEPROM), maxDump))
+	if n < 0 || at+n > there {
+		n = max(there-at, 0)
+	}
+	b := request(16+int(n), layout.GEEPROM, 0, uint32(at), uint32(n))
+	if err := c.ask(b); err != nil {
+		return c.fail(exitEEPROM, "Cannot get EEPROM data: %s", errText(err))
+	}
+	c.printDump(b[16:], raw, int(at))
+	return 0
 }
 
-// changeEEPROM is -E. Nothing is in bounds; what would be read from stdin is not.
+// changeEEPROM is -E. Nothing is in bounds of what is not there; what would be read from
+// stdin is not.
 func (c *call) changeEEPROM() int {
 	if !pairs(0, or(fields(isByte, "value"), fields(isNumber, "magic", "offset", "length")))(c.args) {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
+	info, err := c.driver()
+	if err != nil {
 		return c.fail(exitEEPROM, "Cannot get driver information: %s", errText(err))
+	}
+	if word(info, driverEEPROM) > 0 {
+		return c.notShown("an EEPROM")
 	}
 	if !slices.Contains(c.args, "value") {
 		return c.fail(exitSettings, "not enough data from stdin")
@@ -150,46 +213,132 @@ func (c *call) test() int {
 	if len(c.args) > 1 || len(c.args) == 1 && !slices.Contains([]string{"online", "offline", "external_lb"}, c.args[0]) {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
+	names, err := c.strings(layout.SetTest)
+	if err != nil {
 		return c.fail(exitEEPROM, "Cannot get strings: %s", errText(err))
 	}
-	return c.fail(exitEEPROM, "Cannot test: %s", errText(nic.ErrNotSupported))
+	flags := uint32(testOffline)
+	switch {
+	case slices.Contains(c.args, "online"):
+		flags = 0
+	case slices.Contains(c.args, "external_lb"):
+		flags |= testExternal
+	}
+	b := request(16+8*len(names), layout.TEST, flags, 0, uint32(len(names)))
+	if err := c.ask(b); err != nil {
+		return c.fail(exitEEPROM, "Cannot test: %s", errText(err))
+	}
+	done, result := word(b, 4), "PASS"
+	if done&testFailed != 0 {
+		result = "FAIL"
+	}
+	c.printf("The test result is %s\n", result)
+	if flags&testExternal != 0 {
+		not := "not "
+		if done&testExternalDone != 0 {
+			not = ""
+		}
+		c.printf("External loopback test was %sexecuted\n", not)
+	}
+	if len(names) > 0 {
+		c.printf("The test extra info:\n")
+	}
+	for i, name := range names {
+		c.printf("%s\t %d\n", name, order.Uint64(b[16+8*i:]))
+	}
+	c.printf("\n")
+	return 0
 }
 
-// flash is -f. Linux flashes what has no firmware with success.
-func (c *call) flash() int {
-	if len(c.args) == 0 || len(c.args) > 2 {
+// Flags of a test: how it is to be done, and how it was.
+const (
+	testOffline = 1 << iota
+	testFailed
+	testExternal
+	testExternalDone
+)
+
+// strings returns the strings of a set that a kernel's device has.
+func (c *call) strings(set uint32) ([]string, error) {
+	d, err := c.lookup(c.name)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := d.(Asker); ok {
+		return StringSet(a, set)
+	}
+	return nil, nil
+}
+
+// maxFlags is how many private flags there can be.
+const maxFlags = 32
+
+// privateNames returns the names of a device's private flags, or says why there are none.
+func (c *call) privateNames() (names []string, ok bool) {
+	names, err := c.strings(layout.SetPrivate)
+	switch {
+	case err != nil:
+		c.fail(0, "Cannot get private flag names: %s", errText(err))
+	case len(names) == 0:
+		c.fail(0, "No private flags defined")
+	}
+	return names[:min(len(names), maxFlags)], len(names) > 0
+}
+
+// showPrivateFlags is --show-priv-flags.
+func (c *call) showPrivateFlags() int {
+	if len(c.args) > 0 {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
-		return c.fail(exitMinus, "Flashing failed: %s", errText(err))
+	names, ok := c.privateNames()
+	if !ok {
+		return exitFailure
+	}
+	b := request(8, layout.GPFLAGS)
+	if err := c.ask(b); err != nil {
+		return c.fail(exitFailure, "Cannot get private flags: %s", errText(err))
+	}
+	width := 0
+	for _, n := range names {
+		width = max(width, len(n))
+	}
+	c.printf("Private flags for %s:\n", c.name)
+	for i, n := range names {
+		c.printf("%-*s: %s\n", width, n, onOff(word(b, 4)>>i&1 != 0))
 	}
 	return 0
 }
 
-// privateFlags is --show-priv-flags and --set-priv-flags.
-func (c *call) privateFlags(set bool) int {
-	if !set && len(c.args) > 0 {
+// setPrivateFlags is --set-priv-flags.
+func (c *call) setPrivateFlags() int {
+	names, ok := c.privateNames()
+	if !ok {
+		return exitFailure
+	}
+	if !pairs(2, fields(isBool, names...))(c.args) {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
-		return c.fail(exitFailure, "Cannot get private flag names: %s", errText(err))
+	b := request(8, layout.GPFLAGS)
+	if err := c.ask(b); err != nil {
+		return c.fail(exitFailure, "Cannot get private flags: %s", errText(err))
 	}
-	return c.fail(exitFailure, "No private flags defined")
+	bits := word(b, 4)
+	for i := 0; i < len(c.args); i += 2 {
+		bit := slices.Index(names, c.args[i])
+		bits = bits&^(1<<bit) | uint32(wordValue(c.args[i+1]))<<bit
+	}
+	if err := c.ask(request(8, layout.SPFLAGS, bits)); err != nil {
+		return c.fail(exitFailure, "Cannot set private flags: %s", errText(err))
+	}
+	return 0
 }
-
-func (c *call) showPrivateFlags() int { return c.privateFlags(false) }
-func (c *call) setPrivateFlags() int  { return c.privateFlags(true) }
 
 // showPHYStats is --phy-statistics.
 func (c *call) showPHYStats() int {
 	if len(c.args) > 0 {
 		return c.badArgs()
 	}
-	if _, err := c.lookup(c.name); err != nil {
-		return c.fail(exitStatsStrings, "Cannot get stats strings information: %s", errText(err))
-	}
-	return c.fail(exitNoStats, "no stats available")
+	return c.printStats("PHY statistics", layout.SetPHYStats, layout.GPHYSTATS)
 }
 
 // components are what --reset resets, and the bits for it; those that are shared with
@@ -226,62 +375,16 @@ func (c *call) reset() int {
 		return c.badArgs()
 	}
 	c.printf("ETHTOOL_RESET 0x%x\n", bits)
-	return c.fail(exitFailure, "Cannot issue ETHTOOL_RESET: %s", errText(c.unsupported()))
-}
-
-// tunables are those of a device; in the order in which they are set.
-var tunables = []string{"rx-copybreak", "tx-copybreak", "tx-buf-size", "pfc-prevention-tout"}
-
-// getTunable is --get-tunable. Why it can't be got is not said.
-func (c *call) getTunable() int {
-	if len(c.args) == 0 || !slices.Contains(tunables, c.args[0]) {
-		return c.badArgs()
+	b := request(8, layout.RESET, bits)
+	if err := c.ask(b); err != nil {
+		return c.fail(exitFailure, "Cannot issue ETHTOOL_RESET: %s", errText(err))
 	}
-	return c.fail(exitMinus, "%s: Cannot get tunable", c.args[0])
-}
-
-// setTunable is --set-tunable.
-func (c *call) setTunable() int {
-	if !pairs(2, fields(isNumber, tunables...))(c.args) {
-		return c.badArgs()
+	left := word(b, 4)
+	c.printf("Components reset:     0x%x\n", bits&^left)
+	if left != 0 {
+		c.printf("Components not reset: 0x%x\n", left)
 	}
-	first := slices.IndexFunc(tunables, func(t string) bool { return slices.Contains(c.args, t) })
-	return c.fail(exitMinus, "%s: %s", tunables[first], errText(c.unsupported()))
-}
-
-// phyTunables are the names of --get-phy-tunable and --set-phy-tunable, what is said of
-// them, and the name of the number that may follow.
-var phyTunables = []struct{ name, get, set, number string }{
-	{"downshift", "Cannot Get PHY downshift count", "Cannot Set PHY downshift count", "count"},
-	{"fast-link-down", "Cannot Get PHY Fast Link Down value", "Cannot Set PHY Fast Link Down value", "msecs"},
-	{"energy-detect-power-down", "Cannot Get PHY Energy Detect Power Down value", "Cannot Set PHY Energy Detect Power Down", "msecs"},
-}
-
-func (c *call) getPHYTunable() int {
-	for _, t := range phyTunables {
-		if len(c.args) > 0 && c.args[0] == t.name {
-			return c.fail(exitPHYTunable, "%s: %s", t.get, errText(c.unsupported()))
-		}
-	}
-	return c.badArgs()
-}
-
-func (c *call) setPHYTunable() int {
-	for _, t := range phyTunables {
-		if len(c.args) < 2 || c.args[0] != t.name {
-			continue
-		}
-		number := len(c.args) > 3 && c.args[2] == t.number
-		switch {
-		case !isBool(c.args[1]) || number && !isNumber(c.args[3]):
-			return c.badArgs()
-		case t.name == "energy-detect-power-down" && c.args[1] == "on" && !number:
-			c.fail(0, "'msecs' max value is 65533.")
-			return c.badArgs()
-		}
-		return c.fail(exitPHYTunable, "%s: %s", t.set, errText(c.unsupported()))
-	}
-	return c.badArgs()
+	return 0
 }
 
 // perQueue is -Q.
@@ -297,11 +400,11 @@ func (c *call) perQueue() int {
 		}
 		args = args[2:]
 	} else {
-		ch, err := c.channels()
+		_, n, err := c.channels()
 		if err != nil {
 			return c.fail(exitPerQueue, "Cannot get number of queues: %s", errText(err))
 		}
-		c.printf("The sub commands will be applied to all %d queues\n", ch.Combined)
+		c.printf("The sub commands will be applied to all %d queues\n", max(n.now[0], n.now[1])+n.now[3])
 	}
 	switch {
 	case len(args) == 0 || find(args[0]) == nil:
@@ -309,6 +412,13 @@ func (c *call) perQueue() int {
 	case args[0] != "--show-coalesce" && args[0] != "--coalesce":
 		return c.fail(exitSubcommand, "The subcommand is not supported yet: Success")
 	}
-	c.fail(0, "Cannot get device per queue parameters: %s", errText(c.unsupported()))
+	const room = 1 << 16 // more than the answers of all queues
+	b := request(room, layout.PERQUEUE, layout.GCOALESCE)
+	b[8] = 1 // the first queue
+	err := c.ask(b)
+	if err == nil {
+		return c.notShown("settings of queues")
+	}
+	c.fail(0, "Cannot get device per queue parameters: %s", errText(err))
 	return c.fail(exitPerQueue, "Cannot get device per queue parameters: %s", errText(nic.ErrInvalid))
 }

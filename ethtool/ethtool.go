@@ -76,6 +76,8 @@ const (
 	exitEEPROM       = 74
 	exitSettings     = 75
 	exitSetPause     = 77
+	exitPauseSame    = 78
+	exitPauseRefused = 79
 	exitCoalesce     = 82
 	exitPHYTunable   = 87
 	exitSubcommand   = 161
@@ -87,6 +89,7 @@ const (
 	exitSetRings     = 81
 	exitNoStats      = 94
 	exitStatsStrings = 96
+	exitStats        = 97
 )
 
 // maxName is the longest name of an interface (IFNAMSIZ-1 of Linux).

@@ -16,27 +16,24 @@ type FeatureDef struct {
 
 // FeatureDefs returns all of them, in the order of -k.
 func FeatureDefs() (defs []FeatureDef) {
-	var grouped nic.FeatureSet
-	for _, a := range aliases {
-		grouped |= a.set()
-		switch d := (FeatureDef{Name: a.long, Others: []string{a.short}, Features: a.features}); len(a.features) {
+	for i, a := range aliases {
+		features := ownFeatures.aliased[i]
+		switch d := (FeatureDef{Name: a.long, Others: []string{a.short}, Features: features}); len(features) {
 		case 0:
 		case 1:
-			d.Others = append(d.Others, a.features[0].String())
-			d.Meaning = featureMeanings[a.features[0]]
+			d.Others = append(d.Others, features[0].String())
+			d.Meaning = featureMeanings[features[0]]
 			defs = append(defs, d)
 		default:
 			d.Meaning = groupMeanings[a.short]
 			defs = append(defs, d)
-			for _, f := range a.features {
+			for _, f := range features {
 				defs = append(defs, featureDef(f))
 			}
 		}
 	}
-	for f := range nic.Feature(nic.NumFeatures) {
-		if !grouped.Has(f) && f.String() != "" {
-			defs = append(defs, featureDef(f))
-		}
+	for _, f := range ownFeatures.rest() {
+		defs = append(defs, featureDef(f))
 	}
 	return defs
 }

@@ -1,6 +1,7 @@
 package ethtool
 
 import (
+	"path"
 	"slices"
 
 	"hvnet/nic"
@@ -10,36 +11,91 @@ import (
 // printed.
 type alias struct {
 	short, long string
-	features    []nic.Feature
+	// pattern is that of the names of its features, as of package path. There is no
+	// feature for UDP fragmentation any more.
+	pattern string
 }
 
-// aliases are all of them, in the order in which they are printed. There is no feature
-// for UDP fragmentation any more.
+// aliases are all of them, in the order in which they are printed.
 var aliases = [...]alias{
-	{"rx", "rx-checksumming", named("rx-checksum")},
-	{"tx", "tx-checksumming", named("tx-checksum-ipv4", "tx-checksum-ip-generic", "tx-checksum-ipv6", "tx-checksum-fcoe-crc", "tx-checksum-sctp")},
-	{"sg", "scatter-gather", named("tx-scatter-gather", "tx-scatter-gather-fraglist")},
-	{"tso", "tcp-segmentation-offload", named("tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation")},
-	{"ufo", "udp-fragmentation-offload", nil},
-	{"gso", "generic-segmentation-offload", named("tx-generic-segmentation")},
-	{"gro", "generic-receive-offload", named("rx-gro")},
-	{"lro", "large-receive-offload", named("rx-lro")},
-	{"rxvlan", "rx-vlan-offload", named("rx-vlan-hw-parse")},
-	{"txvlan", "tx-vlan-offload", named("tx-vlan-hw-insert")},
-	{"ntuple", "ntuple-filters", named("rx-ntuple-filter")},
-	{"rxhash", "receive-hashing", named("rx-hashing")},
+	{"rx", "rx-checksumming", "rx-checksum"},
+	{"tx", "tx-checksumming", "tx-checksum-*"},
+	{"sg", "scatter-gather", "tx-scatter-gather*"},
+	{"tso", "tcp-segmentation-offload", "tx-tcp*-segmentation"},
+	{"ufo", "udp-fragmentation-offload", "tx-udp-fragmentation"},
+	{"gso", "generic-segmentation-offload", "tx-generic-segmentation"},
+	{"gro", "generic-receive-offload", "rx-gro"},
+	{"lro", "large-receive-offload", "rx-lro"},
+	{"rxvlan", "rx-vlan-offload", "rx-vlan-hw-parse"},
+	{"txvlan", "tx-vlan-offload", "tx-vlan-hw-insert"},
+	{"ntuple", "ntuple-filters", "rx-ntuple-filter"},
+	{"rxhash", "receive-hashing", "rx-hashing"},
 }
 
-func named(names ...string) (list []nic.Feature) {
-	for _, n := range names {
-		f, _ := nic.ParseFeature(n) // a test looks
-		list = append(list, f)
+// A featureTable has the names of a device's features.
+type featureTable struct {
+	names   []string                    // by numbers; "" is none
+	aliased [len(aliases)][]nic.Feature // by aliases
+	never   nic.FeatureSet              // what can be changed on no device
+}
+
+// newFeatureTable returns the table for the names of a kernel.
+func newFeatureTable(names []string, never nic.FeatureSet) *featureTable {
+	t := &featureTable{names: names, never: never}
+	for f, name := range names {
+		for i := range aliases {
+			if ok, _ := path.Match(aliases[i].pattern, name); ok {
+				t.aliased[i] = append(t.aliased[i], nic.Feature(f))
+			}
+		}
+	}
+	return t
+}
+
+// ownFeatures is the table of our devices: that of Linux 6.1.
+var ownFeatures = func() *featureTable {
+	var names []string
+	for f := range nic.Feature(nic.NumFeatures) {
+		names = append(names, f.String())
+	}
+	return newFeatureTable(names, nic.FeaturesNeverChanged)
+}()
+
+// set returns the features of an alias.
+func (t *featureTable) set(alias int) nic.FeatureSet { return nic.FeaturesOf(t.aliased[alias]...) }
+
+// rest returns the features without an alias.
+func (t *featureTable) rest() (list []nic.Feature) {
+	var aliased nic.FeatureSet
+	for i := range aliases {
+		aliased |= t.set(i)
+	}
+	for f, name := range t.names {
+		if f := nic.Feature(f); name != "" && !aliased.Has(f) {
+			list = append(list, f)
+		}
 	}
 	return list
 }
 
-// set returns the features of an alias.
-func (a *alias) set() nic.FeatureSet { return nic.FeaturesOf(a.features...) }
+// fixed says whether nobody can change a feature.
+func (t *featureTable) fixed(now nic.Features, f nic.Feature) bool {
+	return !(now.Available &^ t.never).Has(f)
+}
+
+// features finds the device and the table for it.
+func (c *call) features() (Device, *featureTable, error) {
+	d, err := c.lookup(c.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, ok := d.(Asker)
+	if !ok {
+		return d, ownFeatures, nil
+	}
+	names, err := a.FeatureNames()
+	return d, newFeatureTable(names, 0), err
+}
 
 // findAlias returns the index of the alias of a name, -1 if there is none.
 func findAlias(name string) int {
@@ -51,46 +107,41 @@ func (c *call) showFeatures() int {
 	if len(c.args) != 0 {
 		return c.badArgs()
 	}
-	d, err := c.lookup(c.name)
+	d, t, err := c.features()
 	if err != nil {
 		return c.fail(exitFailure, "Cannot get device feature names: %s", errText(err))
 	}
 	c.printf("Features for %s:\n", c.name)
-	c.printFeatures(d.Features(), nil)
+	c.printFeatures(t, d.Features(), nil)
 	return 0
 }
 
 // printFeatures prints those features that are not as before, and all of them if there
 // is no before. An alias of several has a line for the group, which is on if any of
 // them is.
-func (c *call) printFeatures(now nic.Features, before *nic.Features) {
+func (c *call) printFeatures(t *featureTable, now nic.Features, before *nic.Features) {
 	show := func(indent, name string, f nic.Feature) {
 		if before != nil && before.Active.Has(f) == now.Active.Has(f) {
 			return
 		}
-		c.printf("%s%s: %s%s\n", indent, name, onOff(now.Active.Has(f)), fixed(now, f))
+		c.printf("%s%s: %s%s\n", indent, name, onOff(now.Active.Has(f)), t.note(now, f))
 	}
-	var shown nic.FeatureSet
-	for i := range aliases {
-		a := &aliases[i]
-		shown |= a.set()
-		if len(a.features) == 1 {
-			show("", a.long, a.features[0])
+	for i, features := range t.aliased {
+		if len(features) == 1 {
+			show("", aliases[i].long, features[0])
 			continue
 		}
-		indent, on := "", now.Active&a.set() != 0
-		if len(a.features) > 0 && (before == nil || on != (before.Active&a.set() != 0)) {
-			c.printf("%s: %s\n", a.long, onOff(on))
+		indent, on := "", now.Active&t.set(i) != 0
+		if len(features) > 0 && (before == nil || on != (before.Active&t.set(i) != 0)) {
+			c.printf("%s: %s\n", aliases[i].long, onOff(on))
 			indent = "\t"
 		}
-		for _, f := range a.features {
-			show(indent, f.String(), f)
+		for _, f := range features {
+			show(indent, t.names[f], f)
 		}
 	}
-	for f := range nic.Feature(nic.NumFeatures) {
-		if !shown.Has(f) && f.String() != "" {
-			show("", f.String(), f)
-		}
+	for _, f := range t.rest() {
+		show("", t.names[f], f)
 	}
 }
 
@@ -101,10 +152,10 @@ func onOff(on bool) string {
 	return "off"
 }
 
-// fixed says behind the state of a feature what else there is to say.
-func fixed(now nic.Features, f nic.Feature) string {
+// note is what else there is to say behind the state of a feature.
+func (t *featureTable) note(now nic.Features, f nic.Feature) string {
 	switch wanted := now.Wanted.Has(f); {
-	case !(now.Available &^ nic.FeaturesNeverChanged).Has(f):
+	case t.fixed(now, f):
 		return " [fixed]"
 	case wanted == now.Active.Has(f):
 		return ""
@@ -122,29 +173,29 @@ type wish struct {
 
 // parseWish reads arguments of the form "NAME on|off". Of two for a name the last one
 // counts.
-func parseWish(args []string) (w wish, ok bool) {
+func parseWish(t *featureTable, args []string) (w wish, ok bool) {
 	for i := 0; i < len(args); i += 2 {
 		if i+1 == len(args) || args[i+1] != "on" && args[i+1] != "off" {
 			return w, false
 		}
 		name, on := args[i], args[i+1] == "on"
-		if !w.add(name, on) {
+		if !w.add(t, name, on) {
 			return w, false
 		}
 	}
 	return w, true
 }
 
-func (w *wish) add(name string, on bool) bool {
+func (w *wish) add(t *featureTable, name string, on bool) bool {
 	if i := findAlias(name); i >= 0 {
 		w.mask[i], w.on[i] = true, on
 		return true
 	}
-	f, ok := nic.ParseFeature(name)
-	if !ok {
+	f := slices.Index(t.names, name)
+	if f < 0 {
 		return false
 	}
-	w.set(f, on)
+	w.set(nic.Feature(f), on)
 	return true
 }
 
@@ -159,11 +210,11 @@ func (w *wish) set(f nic.Feature, on bool) {
 
 // setFeatures is -K.
 func (c *call) setFeatures() int {
-	d, err := c.lookup(c.name)
+	d, t, err := c.features()
 	if err != nil {
 		return c.fail(exitFailure, "Cannot get device feature names: %s", errText(err))
 	}
-	w, ok := parseWish(c.args)
+	w, ok := parseWish(t, c.args)
 	if !ok {
 		return c.badArgs()
 	}
@@ -174,15 +225,15 @@ func (c *call) setFeatures() int {
 	// An alias means those of its features that can be changed and that are not
 	// asked for by their own names.
 	before := d.Features()
-	changeable := before.Available &^ nic.FeaturesNeverChanged
+	changeable := before.Available &^ t.never
 	for i, asked := range w.mask {
 		if !asked {
 			continue
 		}
-		if aliases[i].set()&changeable == 0 {
+		if t.set(i)&changeable == 0 {
 			c.fail(0, "Cannot change %s", aliases[i].long)
 		}
-		for _, f := range aliases[i].features {
+		for _, f := range t.aliased[i] {
 			if changeable.Has(f) && !w.Change.Has(f) {
 				w.set(f, w.on[i])
 			}
@@ -193,29 +244,29 @@ func (c *call) setFeatures() int {
 	}
 	now := d.Features()
 	switch {
-	case w.granted(before.Active, now.Active):
+	case w.granted(t, before.Active, now.Active):
 		return 0
 	case now.Active == before.Active:
 		return c.fail(exitFailure, "Could not change any device features")
 	}
 	c.printf("Actual changes:\n")
-	c.printFeatures(now, &before)
+	c.printFeatures(t, now, &before)
 	return 0
 }
 
 // granted reports whether a change of what is on is the one that was asked for, and
 // nothing besides. Aliases count as what is shown for them: on, if any of their
 // features is.
-func (w *wish) granted(before, now nic.FeatureSet) bool {
+func (w *wish) granted(t *featureTable, before, now nic.FeatureSet) bool {
 	if now != before&^w.Change|w.On&w.Change {
 		return false
 	}
 	for i := range aliases {
-		want := before&aliases[i].set() != 0
+		want := before&t.set(i) != 0
 		if w.mask[i] {
 			want = w.on[i]
 		}
-		if want != (now&aliases[i].set() != 0) {
+		if want != (now&t.set(i) != 0) {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
@@ -63,20 +64,25 @@ func (c *call) showJSON(cmd *command) int {
 }
 
 func (c *call) jsonSettings(d Device) object {
-	l := d.LinkSettings()
-	o := object{{"speed", nil}, {"duplex", duplexText(l.Duplex)}, {"auto-negotiation", false}, {"port", "Other"}, {"phyad", 0}, {"transceiver", "internal"}}
-	if speedText(l.Mbps) != "Unknown!" {
-		o[0].value = l.Mbps
+	o := object{{"speed", nil}}
+	if l, err := c.link(d); err == nil {
+		if mbps := word(l.b, layout.LinkSpeed); speedText(mbps) != "Unknown!" {
+			o[0].value = mbps
+		}
+		o = append(o, object{
+			{"duplex", duplexText(nic.Duplex(l.b[layout.LinkDuplex]))}, {"auto-negotiation", l.b[layout.LinkAutoneg] != 0},
+			{"port", portText(l.b[layout.LinkPort])}, {"phyad", l.b[layout.LinkPHY]}, {"transceiver", transceiverText(l.b[layout.LinkTransceiver])},
+		}...)
 	}
-	return append(o, member{"message-level", d.MessageLevel()}, member{"link-detected", l.Detected})
+	return append(o, member{"message-level", d.MessageLevel()}, member{"link-detected", d.LinkSettings().Detected})
 }
 
 func (c *call) jsonDriver(d Device) object {
 	i := d.DriverInfo()
 	return object{
-		{"driver", i.Driver}, {"version", i.Version}, {"firmware-version", i.Firmware}, {"expansion-rom-version", ""}, {"bus-info", i.Bus},
-		{"supports-statistics", i.Stats}, {"supports-test", false}, {"supports-eeprom-access", false},
-		{"supports-register-dump", i.RegisterDump}, {"supports-priv-flags", false},
+		{"driver", i.Driver}, {"version", i.Version}, {"firmware-version", i.Firmware}, {"expansion-rom-version", i.ExpansionROM}, {"bus-info", i.Bus},
+		{"supports-statistics", i.Stats}, {"supports-test", i.Test}, {"supports-eeprom-access", i.EEPROM},
+		{"supports-register-dump", i.RegisterDump}, {"supports-priv-flags", i.PrivateFlags},
 	}
 }
 
@@ -92,9 +98,18 @@ func (c *call) jsonRings(d Device) object {
 	return object{{"rx-max", r.RxMax}, {"tx-max", r.TxMax}, {"rx", r.Rx}, {"tx", r.Tx}}
 }
 
-func (c *call) jsonChannels(d Device) object {
-	ch := d.Channels()
-	return object{{"combined-max", ch.Max}, {"combined", ch.Combined}}
+func (c *call) jsonChannels(Device) (o object) {
+	_, n, err := c.channels()
+	if err != nil {
+		return object{} // the text says it
+	}
+	// As by netlink: of the kinds that there can be any of.
+	for i, kind := range channelKinds {
+		if n.most[i] > 0 || kind == "combined" {
+			o = append(o, member{kind + "-max", n.most[i]}, member{kind, n.now[i]})
+		}
+	}
+	return o
 }
 
 func (c *call) jsonFlowHash(d Device) object {
@@ -122,41 +137,54 @@ func (c *call) jsonRSS(d Device) object {
 }
 
 func (c *call) jsonTime(Device) object {
-	return object{{"capabilities", []string{"software-transmit", "software-receive", "software-system-clock"}}, {"hardware-clock", nil}}
+	b, err := c.timeInfo()
+	if err != nil {
+		return object{} // the text says it
+	}
+	can := []string{}
+	for i, n := range timeCans {
+		if word(b, timeCan)>>i&1 != 0 {
+			can = append(can, n[0])
+		}
+	}
+	o := object{{"capabilities", can}, {"hardware-clock", nil}}
+	if clock := int32(word(b, timeClock)); clock >= 0 {
+		o[1].value = clock
+	}
+	return o
 }
 
 func (c *call) jsonAddress(d Device) object {
 	return object{{"permanent-address", d.PermanentMAC().String()}}
 }
 
-func (c *call) jsonFeatures(d Device) (o object) {
+func (c *call) jsonFeatures(Device) (o object) {
+	d, t, err := c.features()
+	if err != nil {
+		return object{} // the text says it
+	}
 	now := d.Features()
-	var shown nic.FeatureSet
 	one := func(name string, f nic.Feature) {
-		shown |= nic.FeaturesOf(f)
 		o = append(o, member{name, object{
 			{"active", now.Active.Has(f)},
-			{"fixed", !(now.Available &^ nic.FeaturesNeverChanged).Has(f)},
+			{"fixed", t.fixed(now, f)},
 			{"requested", now.Wanted.Has(f)},
 		}})
 	}
-	for i := range aliases {
-		a := &aliases[i]
-		if len(a.features) == 1 {
-			one(a.long, a.features[0])
+	for i, features := range t.aliased {
+		if len(features) == 1 {
+			one(aliases[i].long, features[0])
 			continue
 		}
-		if len(a.features) > 0 {
-			o = append(o, member{a.long, object{{"active", now.Active&a.set() != 0}, {"fixed", nil}, {"requested", nil}}})
+		if len(features) > 0 {
+			o = append(o, member{aliases[i].long, object{{"active", now.Active&t.set(i) != 0}, {"fixed", nil}, {"requested", nil}}})
 		}
-		for _, f := range a.features {
-			one(f.String(), f)
+		for _, f := range features {
+			one(t.names[f], f)
 		}
 	}
-	for f := range nic.Feature(nic.NumFeatures) {
-		if !shown.Has(f) && f.String() != "" {
-			one(f.String(), f)
-		}
+	for _, f := range t.rest() {
+		one(t.names[f], f)
 	}
 	return o
 }

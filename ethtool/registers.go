@@ -2,7 +2,11 @@ package ethtool
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
+
+	"hvnet/ethtool/layout"
+	"hvnet/nic"
 )
 
 // registersRequest is what a command line of -d asks for.
@@ -36,65 +40,86 @@ func (r *registersRequest) parse(args []string) bool {
 }
 
 // showRegisters is -d. Ethtool knows no better form for hv_netvsc's registers than
-// hexadecimal.
+// hexadecimal, and this program none for anybody's.
 func (c *call) showRegisters() int {
 	var r registersRequest
 	if !r.parse(c.args) {
 		return c.badArgs()
 	}
-	d, err := c.lookup(c.name)
-	if err != nil {
-		return c.fail(exitRegisters, "Cannot get driver information: %s", errText(err))
+	b, status := c.registers()
+	if b == nil {
+		return status
 	}
-	var b []byte
-	for _, v := range d.Registers() {
-		b = binary.LittleEndian.AppendUint32(b, v)
-	}
-	if r.raw {
-		c.stdout.Write(b)
-		return 0
-	}
-	if r.file != "" {
+	if r.file != "" && !r.raw {
+		var err error
 		if b, err = os.ReadFile(r.file); err != nil {
 			return c.fail(exitSettings, "Can't open '%s': %s", r.file, errText(err))
 		}
 	}
+	c.printDump(b, r.raw, 0)
+	return 0
+}
+
+// registers returns those of the device, or why not and the exit status.
+func (c *call) registers() (b []byte, status int) {
+	info, err := c.driver()
+	if err != nil {
+		return nil, c.fail(exitRegisters, "Cannot get driver information: %s", errText(err))
+	}
+	d, err := c.lookup(c.name)
+	if err != nil {
+		return nil, c.fail(exitEEPROM, "Cannot get register dump: %s", errText(err))
+	}
+	if a, ok := d.(Asker); ok {
+		n := min(word(info, driverRegisters), maxDump)
+		b := request(12+int(n), layout.GREGS, 0, n)
+		if _, err := a.Ask(b); err != nil {
+			return nil, c.fail(exitEEPROM, "Cannot get register dump: %s", errText(err))
+		}
+		return b[12 : 12+min(n, word(b, 8))], 0
+	}
+	for _, v := range d.Registers() {
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	return b, 0
+}
+
+// maxDump is how many bytes of registers or EEPROM are believed in.
+const maxDump = 1 << 24
+
+// Offsets in struct ethtool_drvinfo, of lengths in bytes.
+const (
+	driverEEPROM    = 188
+	driverRegisters = 192
+	driverLen       = 196
+)
+
+// driver returns that structure; of a NIC of Hyper-V, one with nothing in it.
+func (c *call) driver() ([]byte, error) {
+	b := request(driverLen, layout.GDRVINFO)
+	err := c.ask(b)
+	if errors.Is(err, nic.ErrNotSupported) {
+		if d, e := c.lookup(c.name); e == nil {
+			if _, ok := d.(Asker); !ok {
+				return b, nil
+			}
+		}
+	}
+	return b, err
+}
+
+// printDump prints bytes in hexadecimal, or as they are. The first has an offset.
+func (c *call) printDump(b []byte, raw bool, offset int) {
+	if raw {
+		c.stdout.Write(b)
+		return
+	}
 	c.printf("Offset\t\tValues\n------\t\t------")
 	for i, v := range b {
 		if i%16 == 0 {
-			c.printf("\n0x%04x:\t\t", i)
+			c.printf("\n0x%04x:\t\t", offset+i)
 		}
 		c.printf("%02x ", v)
 	}
 	c.printf("\n")
-	return 0
-}
-
-// showTime is -T: all that there is is made by the stack above the driver.
-func (c *call) showTime() int {
-	if len(c.args) != 0 {
-		return c.badArgs()
-	}
-	c.printf("Time stamping parameters for %s:\n", c.name)
-	if _, err := c.lookup(c.name); err != nil {
-		return c.fail(exitMinus, "Cannot get device time stamping settings: %s", errText(err))
-	}
-	c.printf("Capabilities:\n" +
-		"\tsoftware-transmit     (SOF_TIMESTAMPING_TX_SOFTWARE)\n" +
-		"\tsoftware-receive      (SOF_TIMESTAMPING_RX_SOFTWARE)\n" +
-		"\tsoftware-system-clock (SOF_TIMESTAMPING_SOFTWARE)\n" +
-		"PTP Hardware Clock: none\n" +
-		"Hardware Transmit Timestamp Modes: none\n" +
-		"Hardware Receive Filter Modes: none\n")
-	return 0
-}
-
-// showAddress is -P, which looks at no more arguments.
-func (c *call) showAddress() int {
-	d, err := c.lookup(c.name)
-	if err != nil {
-		return c.fail(exitMinus, "Cannot read permanent address: %s", errText(err))
-	}
-	c.printf("Permanent address: %s\n", d.PermanentMAC())
-	return 0
 }

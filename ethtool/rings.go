@@ -1,29 +1,31 @@
 package ethtool
 
-import "hvnet/nic"
+import (
+	"hvnet/ethtool/layout"
+	"hvnet/nic"
+)
 
 // setRings is -G.
 func (c *call) setRings() int {
-	kinds := [...]string{"rx", "rx-mini", "rx-jumbo", "tx"}
-	const rx, tx = 0, 3
-	wanted, ok := c.numbers(kinds)
+	const rx, mini, jumbo, tx = 0, 1, 2, 3
+	wanted, ok := c.numbers(ringKinds)
 	if !ok {
 		return c.badArgs()
 	}
 
-	d, err := c.lookup(c.name)
+	d, n, err := c.rings()
 	if err != nil {
 		return c.fail(exitRings, "Cannot get device ring settings: %s", errText(err))
 	}
-	r := d.Rings()
-	current := [...]int{rx: r.Rx, tx: r.Tx}
-	if !c.changes(kinds, &wanted, current) {
+	if !c.changes(ringKinds, &wanted, n.now) {
 		return c.fail(exitRingsSame, "no ring parameters changed, aborting")
 	}
 
-	// There are no rings for mini and jumbo frames: the maximum of those is 0.
-	err = nic.ErrInvalid
-	if wanted[1] == 0 && wanted[2] == 0 && wanted[rx] <= r.RxMax && wanted[tx] <= r.TxMax {
+	if kernel, ok := d.(Asker); ok {
+		err = setCounts(kernel, layout.SRINGPARAM, counts{n.most, wanted})
+	} else if wanted[mini] != 0 || wanted[jumbo] != 0 || wanted[rx] > n.most[rx] || wanted[tx] > n.most[tx] {
+		err = nic.ErrInvalid
+	} else {
 		err = d.SetRings(c.ctx, wanted[rx], wanted[tx])
 	}
 	if err != nil {

@@ -1,14 +1,14 @@
 package ethtool
 
 import (
-	"context"
 	"math"
 	"slices"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
-// hashFunctions are those that the kernel knows. A NIC of Hyper-V has the first.
+// hashFunctions are those that Linux 6.1 knows. A NIC of Hyper-V has the first.
 var hashFunctions = []string{"toeplitz", "xor", "crc32"}
 
 // maxContext is the largest number of an RSS context. The one above is a new one.
@@ -16,25 +16,26 @@ const maxContext = math.MaxUint32 - 1
 
 // showRSS is -x.
 func (c *call) showRSS() int {
-	context := false
+	context := uint32(0)
 	for args := c.args; len(args) > 0; args = args[2:] {
 		if len(args) < 2 || args[0] != "context" {
 			return c.badArgs()
 		}
-		if n, ok := scanInt(args[1]); !ok || n < 1 || n > maxContext {
+		n, ok := scanInt(args[1])
+		if !ok || n < 1 || n > maxContext {
 			return c.badArgs()
 		}
-		context = true
+		context = uint32(n)
 	}
-	d, err := c.lookup(c.name)
+	rings, err := c.rxRings()
 	if err != nil {
 		return c.fail(exitFailure, "Cannot get RX ring count: %s", errText(err))
 	}
-	if context { // there are none
-		return c.fail(exitFailure, "Cannot get RX flow hash indir size and/or key size: %s", errText(nic.ErrNotSupported))
+	r, functions, err := c.spread(context)
+	if err != nil {
+		return c.fail(exitFailure, "Cannot get RX flow hash indir size and/or key size: %s", errText(err))
 	}
-	r := d.RSS()
-	c.printf("RX flow hash indirection table for %s with %d RX ring(s):\n", c.name, d.Channels().Combined)
+	c.printf("RX flow hash indirection table for %s with %d RX ring(s):\n", c.name, rings)
 	if len(r.Table) == 0 {
 		c.printf("Operation not supported\n")
 	}
@@ -49,6 +50,9 @@ func (c *call) showRSS() int {
 		}
 	}
 	c.printf("RSS hash key:\n")
+	if len(r.Key) == 0 {
+		c.printf("Operation not supported")
+	}
 	for i, b := range r.Key {
 		if i > 0 {
 			c.printf(":")
@@ -56,14 +60,33 @@ func (c *call) showRSS() int {
 		c.printf("%02x", b)
 	}
 	c.printf("\nRSS hash function:\n")
-	for i, name := range hashFunctions {
-		state := "off"
-		if i == 0 {
-			state = "on"
-		}
-		c.printf("    %s: %s\n", name, state)
+	if r.Functions == 0 {
+		c.printf("    Operation not supported\n")
+		return 0
+	}
+	for i, name := range functions {
+		c.printf("    %s: %s\n", name, onOff(r.Functions>>i&1 != 0))
 	}
 	return 0
+}
+
+// spread returns what -x shows, and the names of the hash functions.
+func (c *call) spread(context uint32) (s Spread, functions []string, err error) {
+	d, err := c.lookup(c.name)
+	if err != nil {
+		return s, nil, err
+	}
+	if a, ok := d.(Asker); ok {
+		if s, err = ReadSpread(a, context); err != nil {
+			return s, nil, err
+		}
+		functions, err = StringSet(a, layout.SetHashFuncs)
+		return s, functions, err
+	}
+	if context != 0 { // there are none
+		return s, nil, nic.ErrNotSupported
+	}
+	return Spread{d.RSS(), 1}, hashFunctions, nil
 }
 
 // An rssRequest is the command line of -X.
@@ -72,7 +95,7 @@ type rssRequest struct {
 	weights      []string // nil: not given
 	even         bool     // "default"
 	key, hfunc   *string  // nil: not given
-	context      bool     // of which there are none
+	context      uint32   // 0: the device's own; Hyper-V has no others
 	remove       bool     // "delete", of a context
 }
 
@@ -118,11 +141,10 @@ func (r *rssRequest) parse(args []string) (ok bool) {
 		case "hfunc":
 			r.hfunc = word()
 		case "context":
-			r.context = true
 			if len(args) > 0 && args[0] == "new" {
-				args = args[1:]
+				r.context, args = maxContext+1, args[1:]
 			} else {
-				number(1, maxContext)
+				r.context = uint32(number(1, maxContext))
 			}
 		case "delete":
 			r.remove = true
@@ -146,9 +168,9 @@ func (r *rssRequest) contradiction() string {
 		return "Start and default options are mutually exclusive"
 	case r.start > 0 && r.equal == 0 && r.weights == nil:
 		return "Start must be used with equal or weight options"
-	case r.even && r.context:
+	case r.even && r.context != 0:
 		return "Default and context options are mutually exclusive"
-	case r.remove && !r.context:
+	case r.remove && r.context == 0:
 		return "Delete option requires context option"
 	case r.remove && r.weights != nil:
 		return "Delete and weight options are mutually exclusive"
@@ -169,11 +191,14 @@ func (c *call) setRSS() int {
 	if text := r.contradiction(); text != "" {
 		return c.fail(exitFailure, "%s", text)
 	}
-	d, err := c.lookup(c.name)
+	rings, err := c.rxRings()
 	if err != nil {
 		return c.fail(exitFailure, "Cannot get RX ring count: %s", errText(err))
 	}
-	now := d.RSS()
+	now, functions, err := c.spread(0)
+	if err != nil {
+		return c.fail(exitFailure, "Cannot get RX flow hash indir size and/or key size: %s", errText(err))
+	}
 	change := nic.RSSChange{Default: r.even}
 	if r.key != nil {
 		var text string
@@ -181,8 +206,11 @@ func (c *call) setRSS() int {
 			return c.fail(exitKey, "%s", text)
 		}
 	}
-	if r.hfunc != nil && !slices.Contains(hashFunctions, *r.hfunc) {
-		return c.fail(exitFailure, "Unknown hash function: %s", *r.hfunc)
+	function := -1
+	if r.hfunc != nil {
+		if function = slices.Index(functions, *r.hfunc); function < 0 {
+			return c.fail(exitFailure, "Unknown hash function: %s", *r.hfunc)
+		}
 	}
 	table, text := r.table(len(now.Table))
 	switch {
@@ -192,24 +220,59 @@ func (c *call) setRSS() int {
 		return c.fail(exitFailure, "%s", text)
 	}
 	change.Table = table
-	if err := r.apply(c.ctx, d, change); err != nil {
+	if err := r.apply(c, change, rings, function, len(now.Table)); err != nil {
 		return c.fail(exitFailure, "Cannot set RX flow hash configuration: %s", errText(err))
 	}
 	return 0
 }
 
-// apply has the device change, with the checks that the kernel makes for it.
-func (r *rssRequest) apply(ctx context.Context, d Device, change nic.RSSChange) error {
-	channels := d.Channels().Combined
+// apply has the device change. A NIC of Hyper-V has the checks made for it that the kernel
+// makes for its drivers.
+func (r *rssRequest) apply(c *call, change nic.RSSChange, rings, function, entries int) error {
+	d, err := c.lookup(c.name)
+	if err != nil {
+		return err
+	}
+	if a, ok := d.(Asker); ok {
+		b := r.request(change, function, entries)
+		_, err := a.Ask(b)
+		if err == nil && r.context == maxContext+1 {
+			c.printf("New RSS context is %d\n", word(b, layout.RSSContext))
+		}
+		return err
+	}
 	switch {
-	case r.context:
+	case r.context != 0:
 		return nic.ErrNotSupported
 	case change.Table == nil && !change.Default && change.Key == nil && r.hfunc == nil:
 		return nic.ErrInvalid
-	case slices.ContainsFunc(change.Table, func(c uint32) bool { return int64(c) >= int64(channels) }):
+	case slices.ContainsFunc(change.Table, func(c uint32) bool { return int64(c) >= int64(rings) }):
 		return nic.ErrInvalid
-	case r.hfunc != nil && *r.hfunc != hashFunctions[0]:
+	case function > 0:
 		return nic.ErrNotSupported
 	}
-	return d.SetRSS(ctx, change)
+	return d.SetRSS(c.ctx, change)
+}
+
+// request is that for a kernel: no entries are the default table, or with "delete" no
+// context; the key is behind the room for a table of so many.
+func (r *rssRequest) request(change nic.RSSChange, function, entries int) []byte {
+	size := uint32(layout.RSSTableStays)
+	room := 0
+	switch {
+	case change.Table != nil:
+		size, room = uint32(len(change.Table)), len(change.Table)
+	case r.remove:
+		size = 0
+	case change.Default:
+		size, room = 0, entries
+	}
+	b := request(layout.RSSEnd+4*room, layout.SRSSH, r.context, size, uint32(len(change.Key)))
+	for i, channel := range change.Table {
+		order.PutUint32(b[layout.RSSEnd+4*i:], channel)
+	}
+	if function >= 0 {
+		b[layout.RSSFunction] = 1 << function
+	}
+	return append(b, change.Key...)
 }

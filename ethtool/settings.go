@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
@@ -18,35 +20,61 @@ var messageBits = [...]string{
 }
 
 // showSettings is the command without a name. What there is of it is what a virtual
-// device has: a speed and a duplex that somebody has set.
+// device has: a speed and a duplex that somebody has set; and all else at a kernel's.
 func (c *call) showSettings() int {
 	if len(c.args) != 0 {
 		return c.badArgs()
 	}
 	c.printf("Settings for %s:\n", c.name)
 	d, err := c.lookup(c.name)
-	if err != nil {
-		for _, what := range []string{"device settings", "wake-on-lan settings", "message level", "link status"} {
-			c.fail(0, "Cannot get %s: %s", what, errText(err))
+	some := false
+	// part prints one, or says why it can't be shown. What is not supported is
+	// nothing to speak of.
+	part := func(what string, show func() error) {
+		e := err
+		if e == nil {
+			e = show()
 		}
+		if e == nil {
+			some = true
+		} else if !errors.Is(e, nic.ErrNotSupported) {
+			c.fail(0, "Cannot get %s: %s", what, errText(e))
+		}
+	}
+	part("device settings", func() error {
+		l, err := c.link(d)
+		if err == nil {
+			c.printLink(l)
+		}
+		return err
+	})
+	part("wake-on-lan settings", func() error {
+		b := request(wakeLen, layout.GWOL)
+		err := c.ask(b)
+		if err == nil {
+			c.printWake(b)
+		}
+		return err
+	})
+	part("message level", func() error {
+		d, err := c.deviceFor(request(8, layout.GMSGLVL))
+		if err == nil {
+			m := d.MessageLevel()
+			c.printf("\tCurrent message level: 0x%08x (%d)\n\t\t\t       %s\n", m, m, messageText(m))
+		}
+		return err
+	})
+	part("link status", func() error {
+		d, err := c.deviceFor(request(8, layout.GLINK))
+		if err == nil {
+			c.printf("\tLink detected: %s\n", yesNo(d.LinkSettings().Detected))
+		}
+		return err
+	})
+	if !some {
 		c.printf("No data available\n")
 		return exitSettings
 	}
-	l := d.LinkSettings()
-	c.printf("\tSupported ports: [ ]\n" +
-		"\tSupported link modes:   Not reported\n" +
-		"\tSupported pause frame use: No\n" +
-		"\tSupports auto-negotiation: No\n" +
-		"\tSupported FEC modes: Not reported\n" +
-		"\tAdvertised link modes:  Not reported\n" +
-		"\tAdvertised pause frame use: No\n" +
-		"\tAdvertised auto-negotiation: No\n" +
-		"\tAdvertised FEC modes: Not reported\n")
-	c.printf("\tSpeed: %s\n\tDuplex: %s\n", speedText(l.Mbps), duplexText(l.Duplex))
-	c.printf("\tPort: Other\n\tPHYAD: 0\n\tTransceiver: internal\n\tAuto-negotiation: off\n")
-	m := d.MessageLevel()
-	c.printf("\tCurrent message level: 0x%08x (%d)\n\t\t\t      %s\n", m, m, messageText(m))
-	c.printf("\tLink detected: %s\n", yesNo(l.Detected))
 	return 0
 }
 
@@ -67,29 +95,30 @@ func duplexText(d nic.Duplex) string {
 	return fmt.Sprintf("Unknown! (%d)", d)
 }
 
-// messageText returns the names of bits, each behind a blank. Those without a name are in
-// one number.
+// messageText returns the names of bits. Those without a name are in one number.
 func messageText(bits uint32) string {
-	var b strings.Builder
+	var names []string
 	for i, name := range messageBits {
 		if bits>>i&1 != 0 {
-			b.WriteString(" " + name)
+			names = append(names, name)
 		}
 	}
 	if rest := bits >> len(messageBits) << len(messageBits); rest != 0 {
-		fmt.Fprintf(&b, " %#x", rest)
+		names = append(names, fmt.Sprintf("%#x", rest))
 	}
-	return b.String()
+	return strings.Join(names, " ")
 }
 
 // A settingsWish is what a command line of -s asks for; -1 is what it does not.
 type settingsWish struct {
 	speed, duplex, port, autoneg, phy, transceiver, mdix int64
 
-	link, wol, password bool // something of these is asked for
-	setMessages         bool
-	messages, mask      uint32
-	netlinkOnly         string // a name that only netlink has
+	link           bool     // something of these, or of what is advertised, is asked for
+	advertise      modeMask // nil: not asked for
+	wol, password  []byte   // letters and six bytes; nil: not asked for
+	setMessages    bool
+	messages, mask uint32
+	netlinkOnly    string // a name that only netlink has
 }
 
 // oneOf returns the number of a word, its place in the list.
@@ -136,11 +165,12 @@ func (w *settingsWish) parse(args []string) (ok bool) {
 			w.link = true
 			*f.value, ok = f.parse(value)
 		case name == "advertise":
-			w.link, ok = true, isMask(value)
+			w.link = true
+			w.advertise, ok = parseMask(value)
 		case name == "wol":
-			w.wol, ok = true, strings.Trim(value, "pumbagsfd") == ""
+			w.wol, ok = append([]byte{}, value...), strings.Trim(value, wakeLetters+"d") == ""
 		case name == "sopass":
-			w.password, ok = true, isPassword(value)
+			w.password, ok = parsePassword(value)
 		case name == "msglvl":
 			w.setMessages = true
 			if value == "" || value[0] < '0' || value[0] > '9' {
@@ -193,13 +223,29 @@ func isMask(s string) bool {
 	return s != "" && len(s) <= 24 && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
 }
 
-// isPassword reports whether s is six bytes, aa:bb:cc:dd:ee:ff.
-func isPassword(s string) bool {
-	parts := strings.Split(s, ":")
-	return len(parts) == 6 && !slices.ContainsFunc(parts, func(p string) bool {
-		_, err := strconv.ParseUint(p, 16, 8)
-		return err != nil
-	})
+// parseMask parses a mask of link modes.
+func parseMask(s string) (modeMask, bool) {
+	n, ok := new(big.Int).SetString(strings.TrimPrefix(strings.ToLower(s), "0x"), 16)
+	if !ok || !isMask(s) {
+		return nil, false
+	}
+	m := make(modeMask, 12)
+	for i := range 8 * len(m) {
+		m.set(i, n.Bit(i) != 0)
+	}
+	return m, true
+}
+
+// parsePassword parses six bytes, aa:bb:cc:dd:ee:ff.
+func parsePassword(s string) (b []byte, ok bool) {
+	for _, p := range strings.Split(s, ":") {
+		n, err := strconv.ParseUint(p, 16, 8)
+		if err != nil {
+			return nil, false
+		}
+		b = append(b, byte(n))
+	}
+	return b, len(b) == 6
 }
 
 // change is -s. What the device refuses is said, but no failure: so it is in ethtool.
@@ -215,68 +261,15 @@ func (c *call) change() int {
 	if w.link {
 		c.changeLink(d, err, &w)
 	}
-	if w.wol || w.password {
-		if err == nil {
-			c.fail(0, "Cannot get current wake-on-lan settings: %s", errText(nic.ErrNotSupported))
-		} else {
-			c.fail(0, "Cannot get current wake-on-lan settings: %s", errText(err))
-		}
-		if w.wol {
-			c.fail(0, "  not setting wol")
-		}
-		if w.password {
-			c.fail(0, "  not setting sopass")
-		}
+	if w.wol != nil || w.password != nil {
+		c.changeWake(&w)
 	}
 	if w.setMessages {
-		if err != nil {
+		if d, err = c.deviceFor(request(8, layout.GMSGLVL)); err != nil {
 			c.fail(0, "Cannot get msglvl: %s", errText(err))
 		} else if err := d.SetMessageLevel(c.ctx, d.MessageLevel()&^w.mask|w.messages&w.mask); err != nil {
 			c.fail(0, "Cannot set new msglvl: %s", errText(err))
 		}
 	}
 	return 0
-}
-
-// errNoNetlink is what ethtool got when it tried netlink first.
-var errNoNetlink = errors.New("Protocol not supported") //lint:ignore ST1005 it is the C library's text
-
-// changeLink changes speed and duplex. Of all else a virtual device takes only what it
-// has already.
-func (c *call) changeLink(d Device, err error, w *settingsWish) {
-	what := "get current device"
-	if err == nil {
-		what = "set new"
-		now := d.LinkSettings()
-		if w.speed >= 0 {
-			now.Mbps = uint32(w.speed)
-		}
-		if w.duplex >= 0 {
-			now.Duplex = nic.Duplex(w.duplex)
-		}
-		if w.mdix >= 0 {
-			c.fail(0, "setting MDI not supported")
-		}
-		err = nic.ErrInvalid
-		if w.transceiver == 1 { // ethtool itself refuses it, with the error of its last system call
-			err = errNoNetlink
-		} else if w.port < 0 && w.autoneg <= 0 && w.phy <= 0 && w.transceiver <= 0 {
-			err = d.SetLinkSettings(c.ctx, now.Mbps, now.Duplex)
-		}
-	}
-	if err == nil {
-		return
-	}
-	c.fail(0, "Cannot %s settings: %s", what, errText(err))
-	for _, f := range []struct {
-		value int64
-		name  string
-	}{
-		{w.speed, "speed"}, {w.duplex, "duplex"}, {w.port, "port"}, {w.autoneg, "autoneg"},
-		{w.phy, "phy_address"}, {w.transceiver, "transceiver"}, {w.mdix, "mdix"},
-	} {
-		if f.value != -1 {
-			c.fail(0, "  not setting %s", f.name)
-		}
-	}
 }

@@ -19,10 +19,10 @@ func commands() []command {
 			"\t\t[ msglvl %d[/%d] | type on|off ... [--] ]",
 			"\t\t[ master-slave preferred-master|preferred-slave|forced-master|forced-slave ]",
 		}},
-		{names: []string{"-a", "--show-pause"}, text: "Show pause options", device: true, ioctl: refused, run: pause.run},
-		{names: []string{"-A", "--pause"}, text: "Set pause options", device: true, ioctl: refused, run: setPause.run, params: []string{"\t\t[ autoneg on|off ]", "\t\t[ rx on|off ]", "\t\t[ tx on|off ]"}},
-		{names: []string{"-c", "--show-coalesce"}, text: "Show coalesce options", device: true, ioctl: refused, run: coalesce.run},
-		{names: []string{"-C", "--coalesce"}, text: "Set coalesce options", device: true, ioctl: refused, run: setCoalesce.run, params: []string{
+		{names: []string{"-a", "--show-pause"}, text: "Show pause options", device: true, ioctl: refused, run: (*call).showPause},
+		{names: []string{"-A", "--pause"}, text: "Set pause options", device: true, ioctl: refused, run: (*call).setPause, params: []string{"\t\t[ autoneg on|off ]", "\t\t[ rx on|off ]", "\t\t[ tx on|off ]"}},
+		{names: []string{"-c", "--show-coalesce"}, text: "Show coalesce options", device: true, ioctl: refused, run: (*call).showCoalesce},
+		{names: []string{"-C", "--coalesce"}, text: "Set coalesce options", device: true, ioctl: refused, run: (*call).setCoalesce, params: []string{
 			"\t\t[adaptive-rx on|off]",
 			"\t\t[adaptive-tx on|off]",
 			"\t\t[rx-usecs N]",

@@ -21,6 +21,10 @@ type DriverInfo struct {
 	Bus          string
 	Stats        bool
 	RegisterDump bool
+
+	// Drivers of the kernel's have more.
+	ExpansionROM               string `json:",omitzero"`
+	Test, EEPROM, PrivateFlags bool   `json:",omitzero"`
 }
 
 // Details is what a driver tells of itself that ethtool does not show.

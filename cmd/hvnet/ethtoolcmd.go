@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"hvnet/control"
 	"hvnet/ethtool"
+	"hvnet/ethtool/kernel"
+	"hvnet/nic"
 )
 
-// ethtoolCmd is ethtool's own command line, for the interfaces of drivers that run
-// in this network namespace.
+// ethtoolCmd is ethtool's own command line, for the interfaces of this network namespace:
+// those of drivers of ours, and the kernel's own.
 type ethtoolCmd struct {
 	Args []string `arg:"" optional:"" passthrough:"" help:"As ethtool takes them."`
 }
@@ -19,11 +22,27 @@ func (c *ethtoolCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	lookup := func(name string) (ethtool.Device, error) { return control.Device(ctx, inode, name) }
+	lookup := func(name string) (ethtool.Device, error) { return anyDevice(ctx, inode, name) }
 	if status := ethtool.Run(ctx, c.Args, lookup, s.out, s.err); status != 0 {
 		return exitError{status: status}
 	}
 	return nil
+}
+
+// anyDevice finds the driver of ours that serves an interface, or else the kernel's own.
+func anyDevice(ctx context.Context, netns uint64, name string) (ethtool.Device, error) {
+	ours, err := control.Device(ctx, netns, name)
+	if err == nil {
+		return ours, nil
+	}
+	if !errors.Is(err, nic.ErrNoDevice) {
+		return nil, err
+	}
+	theirs, kernelErr := kernel.Device(name)
+	if kernelErr == nil {
+		return theirs, nil
+	}
+	return nil, kernelErr
 }
 
 // thisNamespace returns the network namespace of this process.

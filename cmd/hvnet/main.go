@@ -56,7 +56,7 @@ type commands struct {
 	Host     hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
 	Up       upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
 	Bench    benchCmd         `cmd:"" help:"Measurements that need no rights."`
-	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces."`
+	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces and the kernel's."`
 	Explain  explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
 	Doctor   doctorCmd        `cmd:"" help:"Say what is wrong with netvsc interfaces, hvnet's or the kernel's on Hyper-V and Azure, and how to mend it."`
 	Exec     execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`

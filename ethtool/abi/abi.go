@@ -9,11 +9,11 @@ package abi
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io/fs"
 
 	"hvnet/ethtool"
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
@@ -98,30 +98,20 @@ func (r *request) write(offset uint64, b []byte) error {
 	return nil
 }
 
-// order is that of the machine: both sides of a system call are on the same.
-var order = binary.NativeEndian
+var order = layout.Order
 
 func (r *request) u32(at int) uint32      { return order.Uint32(r.b[at:]) }
 func (r *request) u64(at int) uint64      { return order.Uint64(r.b[at:]) }
 func (r *request) set32(at int, v uint32) { order.PutUint32(r.b[at:], v) }
 func (r *request) set64(at int, v uint64) { order.PutUint64(r.b[at:], v) }
-func (r *request) name(at int, s string)  { fixed(r.b[at:at+nameLen], s) }
+func (r *request) name(at int, s string)  { layout.PutText(r.b[at:at+layout.NameLen], s) }
 func (r *request) zero(from, to int) bool { return allZero(r.b[from:to]) }
 func (r *request) append32(v uint32)      { r.b = order.AppendUint32(r.b, v) }
 func (r *request) appendName(s string) {
-	r.b = append(r.b, make([]byte, nameLen)...)
-	r.name(len(r.b)-nameLen, s)
+	r.b = append(r.b, make([]byte, layout.NameLen)...)
+	r.name(len(r.b)-layout.NameLen, s)
 }
 func clamp32(n int) uint32 { return uint32(max(0, min(n, 1<<31-1))) }
-
-// nameLen is ETH_GSTRING_LEN, the room of a name, its ending zero included.
-const nameLen = 32
-
-// fixed writes s with zeros behind it.
-func fixed(b []byte, s string) {
-	n := copy(b[:len(b)-1], s)
-	clear(b[n:])
-}
 
 func allZero(b []byte) bool {
 	for _, c := range b {

@@ -1,26 +1,21 @@
 package abi
 
 import (
-	"math"
 	"slices"
 
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
-// Kinds of flows (…_FLOW) that a NIC tells apart.
-var flows = map[uint32]nic.Flow{1: nic.FlowTCPv4, 2: nic.FlowUDPv4, 5: nic.FlowTCPv6, 6: nic.FlowUDPv6}
+// flows are the kinds that a NIC tells apart.
+var flows = map[uint32]nic.Flow{
+	layout.FlowTCPv4: nic.FlowTCPv4, layout.FlowUDPv4: nic.FlowUDPv4, layout.FlowTCPv6: nic.FlowTCPv6, layout.FlowUDPv6: nic.FlowUDPv6,
+}
 
-// Kinds of flows that are hashed by their addresses and have no level: any IPv4, any
-// IPv6.
+// What a hash is over.
 const (
-	flowIPv4 = 16
-	flowIPv6 = 17
-)
-
-// What a hash is over (RXH_…).
-const (
-	hashAddresses = 1<<4 | 1<<5
-	hashPorts     = 1<<6 | 1<<7
+	hashAddresses = layout.HashIPSrc | layout.HashIPDst
+	hashPorts     = layout.HashL4First | layout.HashL4Next
 )
 
 // flowHash is GRXFH. A kind that is marked as of another RSS context is one that hv_netvsc
@@ -33,7 +28,7 @@ func flowHash(r *request) (int, error) {
 		if r.d.HashLevels()[flow] == nic.HashL4 {
 			r.set64(8, hashAddresses|hashPorts)
 		}
-	} else if kind == flowIPv4 || kind == flowIPv6 {
+	} else if kind == layout.FlowIPv4 || kind == layout.FlowIPv6 { // by their addresses, without a level
 		r.set64(8, hashAddresses)
 	}
 	return 0, nil
@@ -113,23 +108,18 @@ func (r *request) entries(n int) ([]uint32, error) {
 	return t, nil
 }
 
-// The structure of GRSSH and SRSSH: context at 4, entries of the table at 8, bytes of the
-// key at 12, the hash function at 16, zeros to 24, then the table and the key.
-const (
-	rssHeader  = 24
-	toeplitz   = 1              // of the mask of hash functions
-	tableStays = math.MaxUint32 // in place of the number of entries
-)
+// toeplitz is that of the mask of hash functions.
+const toeplitz = 1
 
 // rssTop checks what both directions check.
 func (r *request) rssTop() (entries, keyLen uint32, err error) {
 	switch {
-	case !r.zero(17, rssHeader):
+	case !r.zero(layout.RSSFunction+1, layout.RSSEnd):
 		err = nic.ErrInvalid
-	case r.u32(4) != 0:
+	case r.u32(layout.RSSContext) != 0:
 		err = nic.ErrNotSupported
 	}
-	return r.u32(8), r.u32(12), err
+	return r.u32(layout.RSSEntries), r.u32(layout.RSSKeyLen), err
 }
 
 // rss is GRSSH. The sizes are told in any case.
@@ -139,15 +129,15 @@ func rss(r *request) (int, error) {
 		return 0, err
 	}
 	v := r.d.RSS()
-	r.set32(8, clamp32(len(v.Table)))
-	r.set32(12, clamp32(len(v.Key)))
+	r.set32(layout.RSSEntries, clamp32(len(v.Table)))
+	r.set32(layout.RSSKeyLen, clamp32(len(v.Key)))
 	if entries != 0 && entries != clamp32(len(v.Table)) || keyLen != 0 && keyLen != clamp32(len(v.Key)) {
 		if err := r.write(0, r.b); err != nil {
 			return 0, err
 		}
 		return 0, nic.ErrInvalid
 	}
-	r.b[16] = toeplitz
+	r.b[layout.RSSFunction] = toeplitz
 	if entries != 0 {
 		for _, c := range v.Table {
 			r.append32(c)
@@ -166,21 +156,21 @@ func setRSS(r *request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	function := r.b[16]
+	function := r.b[layout.RSSFunction]
 	now := r.d.RSS()
 	have := clamp32(len(now.Table))
 	switch {
-	case entries == tableStays && keyLen == 0 && function == 0:
+	case entries == layout.RSSTableStays && keyLen == 0 && function == 0:
 		return 0, nic.ErrInvalid
-	case entries != 0 && entries != tableStays && entries != have,
+	case entries != 0 && entries != layout.RSSTableStays && entries != have,
 		keyLen != 0 && keyLen != clamp32(len(now.Key)):
 		return 0, nic.ErrInvalid
 	}
 	var change nic.RSSChange
-	keyAt := uint64(rssHeader + 4*have)
+	keyAt := uint64(layout.RSSEnd + 4*have)
 	switch entries {
-	case tableStays:
-		keyAt = rssHeader
+	case layout.RSSTableStays:
+		keyAt = layout.RSSEnd
 	case 0:
 		change.Default = true
 	default:

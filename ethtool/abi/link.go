@@ -1,37 +1,31 @@
 package abi
 
 import (
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
-// Offsets in struct ethtool_link_settings, which is 48 bytes long and followed by three
-// masks of link modes of so many words each.
+// What is behind the fixed part of struct ethtool_link_settings, and in its port.
 const (
-	linkSpeed       = 4
-	linkDuplex      = 8
-	linkPort        = 9
-	linkWords       = 15
-	linkMasters     = 17 // master_slave_cfg and master_slave_state
-	linkEnd         = 48
 	linkModeWords   = 3 // for the 93 modes of Linux 6.1
 	portOther       = 0xff
 	minusModeWords  = 0x100 - linkModeWords
-	advertisedModes = linkEnd + 4*linkModeWords
+	advertisedModes = layout.LinkEnd + 4*linkModeWords
 	peerModes       = advertisedModes + 4*linkModeWords
 )
 
 // linkSettings is GLINKSETTINGS. Who names another number of words is told the right one,
 // as a negative one, and asks again.
 func linkSettings(r *request) (int, error) {
-	words := r.b[linkWords]
+	words := r.b[layout.LinkWords]
 	clear(r.b[4:])
 	if words != linkModeWords {
-		r.b[linkWords] = minusModeWords
+		r.b[layout.LinkWords] = minusModeWords
 		return 0, nil
 	}
 	l := r.d.LinkSettings()
-	r.set32(linkSpeed, l.Mbps)
-	r.b[linkDuplex], r.b[linkPort], r.b[linkWords] = byte(l.Duplex), portOther, linkModeWords
+	r.set32(layout.LinkSpeed, l.Mbps)
+	r.b[layout.LinkDuplex], r.b[layout.LinkPort], r.b[layout.LinkWords] = byte(l.Duplex), portOther, linkModeWords
 	r.b = append(r.b, make([]byte, 3*4*linkModeWords)...)
 	return 0, nil
 }
@@ -39,16 +33,16 @@ func linkSettings(r *request) (int, error) {
 // setLinkSettings is SLINKSETTINGS. All but speed and duplex has to be as a virtual device
 // has it; what is advertised does not matter.
 func setLinkSettings(r *request) (int, error) {
-	if r.b[linkWords] != linkModeWords {
+	if r.b[layout.LinkWords] != linkModeWords {
 		return 0, nic.ErrInvalid
 	}
 	if err := r.more(3 * 4 * linkModeWords); err != nil {
 		return 0, err
 	}
-	if r.b[linkPort] != portOther || !r.zero(linkPort+1, linkWords) || !r.zero(linkWords+1, advertisedModes) || !r.zero(peerModes, len(r.b)) {
+	if r.b[layout.LinkPort] != portOther || !r.zero(layout.LinkPort+1, layout.LinkWords) || !r.zero(layout.LinkWords+1, advertisedModes) || !r.zero(peerModes, len(r.b)) {
 		return 0, nic.ErrInvalid
 	}
-	return 0, r.d.SetLinkSettings(r.ctx, r.u32(linkSpeed), nic.Duplex(r.b[linkDuplex]))
+	return 0, r.d.SetLinkSettings(r.ctx, r.u32(layout.LinkSpeed), nic.Duplex(r.b[layout.LinkDuplex]))
 }
 
 // Offsets in struct ethtool_cmd, the older form of the same. The upper half of the speed

@@ -1,70 +1,70 @@
 package abi
 
 import (
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
 )
 
-// ops are the commands that hv_netvsc, or the kernel above it, answers: by their numbers,
-// with the names that they have in Linux behind ETHTOOL_.
+// ops are the commands that hv_netvsc, or the kernel above it, answers.
 var ops = map[uint32]op{
-	0x01: {size: oldEnd, reply: true, free: true, run: oldLinkSettings}, // GSET
-	0x02: {size: oldEnd, run: setOldLinkSettings},                       // SSET
-	0x03: {size: 196, reply: true, free: true, run: driverInfo},         // GDRVINFO
-	0x04: {size: 12, reply: true, run: registers},                       // GREGS
-	0x07: {size: 8, reply: true, free: true, run: messageLevel},         // GMSGLVL
-	0x08: {size: 8, run: setMessageLevel},                               // SMSGLVL
-	0x0a: {size: 8, reply: true, free: true, run: link},                 // GLINK
-	0x10: {size: 36, reply: true, free: true, run: rings},               // GRINGPARAM
-	0x11: {size: 36, run: setRings},                                     // SRINGPARAM
-	0x14: {size: 8, reply: true, free: true, run: group(groupRx)},       // GRXCSUM
-	0x15: {size: 8, run: setGroup(groupRx)},                             // SRXCSUM
-	0x16: {size: 8, reply: true, free: true, run: group(groupTx)},       // GTXCSUM
-	0x17: {size: 8, run: setGroup(groupTx)},                             // STXCSUM
-	0x18: {size: 8, reply: true, free: true, run: group(groupSG)},       // GSG
-	0x19: {size: 8, run: setGroup(groupSG)},                             // SSG
-	0x1b: {size: 12, reply: true, free: true, run: stringSet},           // GSTRINGS
-	0x1d: {size: 8, reply: true, free: true, run: stats},                // GSTATS
-	0x1e: {size: 8, reply: true, free: true, run: group(groupTSO)},      // GTSO
-	0x1f: {size: 8, run: setGroup(groupTSO)},                            // STSO
-	0x20: {size: 8, reply: true, free: true, run: address},              // GPERMADDR
-	0x23: {size: 8, reply: true, free: true, run: group(groupGSO)},      // GGSO
-	0x24: {size: 8, run: setGroup(groupGSO)},                            // SGSO
-	0x25: {size: 8, reply: true, free: true, run: getFlags},             // GFLAGS
-	0x26: {size: 8, run: setFlags},                                      // SFLAGS
-	0x29: {size: 16, reply: true, free: true, run: flowHash},            // GRXFH
-	0x2a: {size: 16, run: setFlowHash},                                  // SRXFH
-	0x2b: {size: 8, reply: true, free: true, run: group(groupGRO)},      // GGRO
-	0x2c: {size: 8, run: setGroup(groupGRO)},                            // SGRO
-	0x2d: {size: 16, reply: true, free: true, run: rxRings},             // GRXRINGS
-	0x33: {size: 136, run: flash},                                       // FLASHDEV
-	0x37: {size: 16, reply: true, free: true, run: stringsInfo},         // GSSET_INFO
-	0x38: {size: 8, free: true, run: table},                             // GRXFHINDIR
-	0x39: {size: 8, run: setTable},                                      // SRXFHINDIR
-	0x3a: {size: 8, reply: true, free: true, run: features},             // GFEATURES
-	0x3b: {size: 8, run: setFeatures},                                   // SFEATURES
-	0x3c: {size: 36, reply: true, free: true, run: channels},            // GCHANNELS
-	0x3d: {size: 36, run: setChannels},                                  // SCHANNELS
-	0x41: {size: 44, reply: true, free: true, run: timeStamping},        // GET_TS_INFO
-	0x46: {size: rssHeader, free: true, run: rss},                       // GRSSH
-	0x47: {size: rssHeader, run: setRSS},                                // SRSSH
-	0x4c: {size: linkEnd, reply: true, free: true, run: linkSettings},   // GLINKSETTINGS
-	0x4d: {size: linkEnd, run: setLinkSettings},                         // SLINKSETTINGS
+	layout.GSET:          {size: oldEnd, reply: true, free: true, run: oldLinkSettings},
+	layout.SSET:          {size: oldEnd, run: setOldLinkSettings},
+	layout.GDRVINFO:      {size: 196, reply: true, free: true, run: driverInfo},
+	layout.GREGS:         {size: 12, reply: true, run: registers},
+	layout.GMSGLVL:       {size: 8, reply: true, free: true, run: messageLevel},
+	layout.SMSGLVL:       {size: 8, run: setMessageLevel},
+	layout.GLINK:         {size: 8, reply: true, free: true, run: link},
+	layout.GRINGPARAM:    {size: 36, reply: true, free: true, run: rings},
+	layout.SRINGPARAM:    {size: 36, run: setRings},
+	layout.GRXCSUM:       {size: 8, reply: true, free: true, run: group(groupRx)},
+	layout.SRXCSUM:       {size: 8, run: setGroup(groupRx)},
+	layout.GTXCSUM:       {size: 8, reply: true, free: true, run: group(groupTx)},
+	layout.STXCSUM:       {size: 8, run: setGroup(groupTx)},
+	layout.GSG:           {size: 8, reply: true, free: true, run: group(groupSG)},
+	layout.SSG:           {size: 8, run: setGroup(groupSG)},
+	layout.GSTRINGS:      {size: 12, reply: true, free: true, run: stringSet},
+	layout.GSTATS:        {size: 8, reply: true, free: true, run: stats},
+	layout.GTSO:          {size: 8, reply: true, free: true, run: group(groupTSO)},
+	layout.STSO:          {size: 8, run: setGroup(groupTSO)},
+	layout.GPERMADDR:     {size: 8, reply: true, free: true, run: address},
+	layout.GGSO:          {size: 8, reply: true, free: true, run: group(groupGSO)},
+	layout.SGSO:          {size: 8, run: setGroup(groupGSO)},
+	layout.GFLAGS:        {size: 8, reply: true, free: true, run: getFlags},
+	layout.SFLAGS:        {size: 8, run: setFlags},
+	layout.GRXFH:         {size: 16, reply: true, free: true, run: flowHash},
+	layout.SRXFH:         {size: 16, run: setFlowHash},
+	layout.GGRO:          {size: 8, reply: true, free: true, run: group(groupGRO)},
+	layout.SGRO:          {size: 8, run: setGroup(groupGRO)},
+	layout.GRXRINGS:      {size: 16, reply: true, free: true, run: rxRings},
+	layout.FLASHDEV:      {size: 136, run: flash},
+	layout.GSSETINFO:     {size: 16, reply: true, free: true, run: stringsInfo},
+	layout.GRXFHINDIR:    {size: 8, free: true, run: table},
+	layout.SRXFHINDIR:    {size: 8, run: setTable},
+	layout.GFEATURES:     {size: 8, reply: true, free: true, run: features},
+	layout.SFEATURES:     {size: 8, run: setFeatures},
+	layout.GCHANNELS:     {size: 36, reply: true, free: true, run: channels},
+	layout.SCHANNELS:     {size: 36, run: setChannels},
+	layout.GETTSINFO:     {size: 44, reply: true, free: true, run: timeStamping},
+	layout.GRSSH:         {size: layout.RSSEnd, free: true, run: rss},
+	layout.SRSSH:         {size: layout.RSSEnd, run: setRSS},
+	layout.GLINKSETTINGS: {size: layout.LinkEnd, reply: true, free: true, run: linkSettings},
+	layout.SLINKSETTINGS: {size: layout.LinkEnd, run: setLinkSettings},
 }
 
 // free are the commands that hv_netvsc has no answer to and that anyone may ask, so that
 // the answer is EOPNOTSUPP and not EPERM.
 var free = map[uint32]bool{
-	0x0e: true, // GCOALESCE
-	0x12: true, // GPAUSEPARAM
-	0x21: true, // GUFO
-	0x27: true, // GPFLAGS
-	0x2e: true, // GRXCLSRLCNT
-	0x2f: true, // GRXCLSRULE
-	0x30: true, // GRXCLSRLALL
-	0x44: true, // GEEE
-	0x48: true, // GTUNABLE
-	0x4e: true, // PHY_GTUNABLE
-	0x50: true, // GFECPARAM
+	layout.GCOALESCE:   true,
+	layout.GPAUSEPARAM: true,
+	layout.GUFO:        true,
+	layout.GPFLAGS:     true,
+	layout.GRXCLSRLCNT: true,
+	layout.GRXCLSRULE:  true,
+	layout.GRXCLSRLALL: true,
+	layout.GEEE:        true,
+	layout.GTUNABLE:    true,
+	layout.PHYGTUNABLE: true,
+	layout.GFECPARAM:   true,
 }
 
 // flash is without effect: what has no firmware is flashed with success.

@@ -4,35 +4,27 @@ import (
 	"math/bits"
 
 	"hvnet/ethtool"
+	"hvnet/ethtool/layout"
 	"hvnet/nic"
-)
-
-// Sets of strings (ETH_SS_…).
-const (
-	setStats       = 1
-	setFeatureBits = 4
-	setHashFuncs   = 5
-	setTunables    = 6
-	setPHYTunables = 8
 )
 
 // fixedSets are the sets that are the same for every device.
 var fixedSets = map[uint32][]string{
-	setHashFuncs:   {"toeplitz", "xor", "crc32"},
-	setTunables:    {"Unspec", "rx-copybreak", "tx-copybreak", "pfc-prevention-tout", "tx-copybreak-buf-size"},
-	setPHYTunables: {"Unspec", "phy-downshift", "phy-fast-link-down", "phy-energy-detect-power-down"},
+	layout.SetHashFuncs:  {"toeplitz", "xor", "crc32"},
+	layout.SetTunables:   {"Unspec", "rx-copybreak", "tx-copybreak", "pfc-prevention-tout", "tx-copybreak-buf-size"},
+	layout.SetPHYTunable: {"Unspec", "phy-downshift", "phy-fast-link-down", "phy-energy-detect-power-down"},
 }
 
 // namesOf returns the strings of a set, or false if the device has no such set.
 func namesOf(d ethtool.Device, set uint32) ([]string, bool) {
-	if set == setStats {
+	if set == layout.SetStats {
 		var names []string
 		for _, s := range d.Stats() {
 			names = append(names, s.Name)
 		}
 		return names, names != nil
 	}
-	if set == setFeatureBits {
+	if set == layout.SetFeatures {
 		var names []string
 		for f := range nic.Feature(nic.NumFeatures) {
 			names = append(names, f.String())

@@ -22,7 +22,7 @@ const (
 
 // lowLevel lists the packages that may use unsafe and make system calls. A name
 // that ends in / stands for all below it.
-var lowLevel = []string{"hv", "hv/", "ring", "link/", "sandbox", "control", "doctor/gather"}
+var lowLevel = []string{"hv", "hv/", "ring", "link/", "sandbox", "control", "ethtool/kernel", "doctor/gather"}
 
 // free lists what stands above the table: commands, and helpers of tests.
 var free = []string{"cmd/", "internal/", "hv/internal/", "examples/"}
