@@ -24,7 +24,7 @@ import (
 // interfaceAxes are those of the cases with real interfaces and sockets: the kernel
 // is the stack, told by its ethtool what to leave to the driver, and by the option
 // UDP_SEGMENT what to leave to itself.
-var interfaceAxes = []Axis{profiles, ways, versions, protocols, sizes, rsc, sums, lso, uso}
+var interfaceAxes = []Axis{profiles, ways, versions, protocols, sizes, lro, gro, sums, lso, uso}
 
 // The addresses of the near end, the gateway and the far end, by IP version.
 var addresses = map[string][3]string{
@@ -86,9 +86,6 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.On("rsc") {
-		prof.Offload.RSCv4, prof.Offload.RSCv6 = 0, 0
-	}
 	s := &stage{newWorld(t, prof, c.mtu()), ends[0], ends[1]}
 	s.plug(ctx, t, s.near, s.join(ctx, t, macA, c.mtu()))
 	switch c.Of("way") {
@@ -119,6 +116,9 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 		}
 	}
 	lab.Run(t, "sh", "-c", script.String()+"true")
+	if err := s.set(ctx, nic.FeatureChange{Change: joining, On: c.joining()}); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
