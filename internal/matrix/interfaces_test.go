@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,8 @@ func TestInterfaces(t *testing.T) {
 type stage struct {
 	*world
 	near, far *lab.Netns
+
+	flows int // that were sent to the far end, each to a port of its own
 }
 
 // newStage makes the world of a case: eth0 at the near end is a guest's, at the far
@@ -86,7 +89,7 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{newWorld(t, prof, c.mtu()), ends[0], ends[1]}
+	s := &stage{world: newWorld(t, prof, c.mtu()), near: ends[0], far: ends[1]}
 	s.plug(ctx, t, s.near, s.join(ctx, t, macA, c.mtu()))
 	switch c.Of("way") {
 	case "guest":
@@ -174,7 +177,8 @@ func (s *stage) transfer(ctx context.Context, c Case) error {
 	if c.Of("way") == "gateway" {
 		return s.echoed(ctx, c)
 	}
-	to := net.JoinHostPort(addresses[c.Of("ip")][2], "5001")
+	to := net.JoinHostPort(addresses[c.Of("ip")][2], strconv.Itoa(5001+s.flows))
+	s.flows++
 	if c.Of("protocol") == "TCP" {
 		return s.stream(ctx, to)
 	}
