@@ -423,7 +423,7 @@ func TestDriverHostGone(t *testing.T) {
 	r.nic.Send(0, frames)
 	r.gone = true
 	r.guest.Close()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(devicePatience)
 	select {
 	case err := <-r.nic.Lost():
 		if !errors.Is(err, nic.ErrNoDevice) {

@@ -51,7 +51,7 @@ func TestGROToGuest(t *testing.T) {
 // returns how many there were, and these.
 func (s *offloadSink) takeWire(t testing.TB, what string, n int) (frames int, wire [][]byte) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(devicePatience)
 	defer deadline.Stop()
 	for {
 		s.mu.Lock()

@@ -47,7 +47,7 @@ func (s *offloadSink) WriteFrames(frames []nic.Frame) {
 // take waits for frames until as many bytes are there as want has, and forgets them.
 func (s *offloadSink) take(t testing.TB, what string, want [][]byte) (frames [][]byte, meta []nic.Offload) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(devicePatience)
 	defer deadline.Stop()
 	for {
 		s.mu.Lock()

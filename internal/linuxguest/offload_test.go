@@ -2,6 +2,7 @@ package linuxguest_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,18 +38,27 @@ func TestOffloads(t *testing.T) {
 	}
 	r.up(t)
 	r.ping(t)
-	r.exchange(t, true)
+	r.exchange(t, exchange{dev: "tap0", mtu: 1500, cuts: true, coalesces: true})
 	r.content(t)
 	r.Stop(t)
 }
 
-// exchange sends data by TCP between Linux and this machine's kernel, which gets an address
-// on the interface tap0: both ways it arrives as it was, most frames are of many segments, those
-// for Linux if it coalesces, and Linux finds no checksum wrong.
-func (r *rig) exchange(t *testing.T, coalesces bool) {
+// here is the address of this machine's kernel.
+const here = "198.18.0.3"
+
+// An exchange is data by TCP between Linux and this machine's kernel.
+type exchange struct {
+	dev             string // the interface here
+	mtu             int
+	cuts, coalesces bool // the host cuts frames of Linux, and gives it joined ones
+}
+
+// exchange sends data by TCP between Linux and this machine's kernel, which gets an
+// address: both ways it arrives as it was, most frames are of many segments if the host
+// has it so, and Linux finds no checksum wrong.
+func (r *rig) exchange(t *testing.T, x exchange) {
 	t.Helper()
-	const here = "198.18.0.3"
-	for _, args := range []string{"addr add " + here + "/24 dev tap0", "link set tap0 up"} {
+	for _, args := range []string{"addr replace " + here + "/24 dev " + x.dev, "link set " + x.dev + " up"} {
 		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
 		}
@@ -65,8 +75,7 @@ func (r *rig) exchange(t *testing.T, coalesces bool) {
 			c, err := l.Accept()
 			if err == nil {
 				c.SetDeadline(time.Now().Add(linuxguest.Patience))
-				err = f(c)
-				c.Close()
+				err = errors.Join(f(c), longest(c, x.mtu), c.Close())
 			}
 			done <- err
 		}()
@@ -91,7 +100,8 @@ func (r *rig) exchange(t *testing.T, coalesces bool) {
 		t.Errorf("from Linux: %v, sum %s, want %s", err, got, want)
 	}
 	after := r.port(t).Guest.Stats
-	if frames, bytes := after.TxFrames-before.TxFrames, after.TxBytes-before.TxBytes; bytes < 3000*frames {
+	many := uint64(2 * x.mtu)
+	if frames, bytes := after.TxFrames-before.TxFrames, after.TxBytes-before.TxBytes; x.cuts && bytes < many*frames {
 		t.Errorf("Linux sent %d bytes in %d frames", bytes, frames)
 	}
 
@@ -105,12 +115,34 @@ func (r *rig) exchange(t *testing.T, coalesces bool) {
 		t.Errorf("to Linux: %v, sum %s, want %s", err, sum, want)
 	}
 	after = r.port(t).Guest.Stats
-	if frames, bytes := after.RxFrames-before.RxFrames, after.RxBytes-before.RxBytes; coalesces && bytes < 3000*frames {
+	if frames, bytes := after.RxFrames-before.RxFrames, after.RxBytes-before.RxBytes; x.coalesces && bytes < many*frames {
 		t.Errorf("Linux got %d bytes in %d frames", bytes, frames)
 	}
-	if n := inCsumErrors(r.Run(t, "cat /proc/net/snmp"), "Tcp:"); n != "0" {
-		t.Errorf("Linux counts %s wrong checksums", n)
+	noChecksumWrong(t, "Linux", r.Run(t, "cat /proc/net/snmp"), "Tcp:")
+}
+
+// noChecksumWrong looks for wrong checksums in /proc/net/snmp of some kernel.
+func noChecksumWrong(t *testing.T, whose, text, proto string) {
+	t.Helper()
+	if n := inCsumErrors(text, proto); n != "0" {
+		t.Errorf("%s counts %s wrong checksums, %s", whose, n, proto)
 	}
+}
+
+// longest checks that the segments of a connection are as long as the MTU allows, with
+// the time in each.
+func longest(c net.Conn, mtu int) error {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var mss int
+	var got error
+	err = raw.Control(func(fd uintptr) { mss, got = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+	if want := mtu - 52; mss < want {
+		got = errors.Join(got, fmt.Errorf("segments of %d bytes, want %d", mss, want))
+	}
+	return errors.Join(err, got)
 }
 
 // inCsumErrors finds the count in /proc/net/snmp, which has a line of names and then

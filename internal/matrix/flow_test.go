@@ -28,8 +28,41 @@ var (
 	uso  = Axis{"uso", onOff}
 )
 
-// rsc is whether hosts that can coalesce do so.
-var rsc = Axis{"rsc", onOff}
+// What is switched at the drivers while they work, as `ethtool -K` does: whether the host
+// coalesces, if it can; whether they join segments themselves; and what they leave to the host.
+var (
+	lro   = Axis{"lro", onOff}
+	gro   = Axis{"gro", onOff}
+	leave = Axis{"leave", []string{"all", "no tso", "no sums"}}
+)
+
+// The features that are switched for that.
+var (
+	joining = nic.FeaturesOf(nic.FeatureLRO, nic.FeatureGRO)
+	leaving = nic.FeaturesOf(nic.FeatureTSO, nic.FeatureTSO6, nic.FeatureTxIPv4, nic.FeatureTxIPv6, nic.FeatureRxChecksum)
+)
+
+// joining returns those features of joining that are on in a case.
+func (c Case) joining() (on nic.FeatureSet) {
+	if c.On("lro") {
+		on |= nic.FeaturesOf(nic.FeatureLRO)
+	}
+	if c.On("gro") {
+		on |= nic.FeaturesOf(nic.FeatureGRO)
+	}
+	return on
+}
+
+// leaving returns those of leaving.
+func (c Case) leaving() nic.FeatureSet {
+	switch c.Of("leave") {
+	case "no tso":
+		return leaving &^ nic.FeaturesOf(nic.FeatureTSO, nic.FeatureTSO6)
+	case "no sums":
+		return 0
+	}
+	return leaving
+}
 
 func (c Case) mtu() int {
 	if c.Of("mtu") == "9000" {
@@ -47,8 +80,9 @@ func (c Case) shape() packets.Shape {
 	return s
 }
 
-// mss is the payload of the longest segment of a shape.
+// mss is the payload of the longest segment of a shape. A tag is not of the MTU.
 func mss(s packets.Shape, mtu int) int {
+	s.Tag = false
 	return nic.HeaderLen + mtu - len(s.Frame(nil))
 }
 
@@ -101,7 +135,7 @@ func (h header) packet(s packets.Shape, payload []byte) []byte {
 	b := s.Frame(payload)
 	copy(b, h.dst[:])
 	copy(b[6:], macA[:])
-	_, l4, _, _ := packets.Parts(b)
+	ip, l4, _, _ := packets.Parts(b)
 	be.PutUint16(b[l4:], h.from)
 	be.PutUint16(b[l4+2:], h.to)
 	if !s.UDP {
@@ -110,7 +144,7 @@ func (h header) packet(s packets.Shape, payload []byte) []byte {
 		be.PutUint16(b[l4+14:], 0xffff)
 	}
 	if h.loose && !s.V6 {
-		b[20] &^= 0x40
+		b[ip+6] &^= 0x40
 	}
 	packets.Correct(b)
 	return b

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ import (
 // interfaceAxes are those of the cases with real interfaces and sockets: the kernel
 // is the stack, told by its ethtool what to leave to the driver, and by the option
 // UDP_SEGMENT what to leave to itself.
-var interfaceAxes = []Axis{profiles, ways, versions, protocols, sizes, rsc, sums, lso, uso}
+var interfaceAxes = []Axis{profiles, ways, versions, protocols, sizes, lro, gro, sums, lso, uso}
 
 // The addresses of the near end, the gateway and the far end, by IP version.
 var addresses = map[string][3]string{
@@ -76,6 +77,8 @@ func TestInterfaces(t *testing.T) {
 type stage struct {
 	*world
 	near, far *lab.Netns
+
+	flows int // that were sent to the far end, each to a port of its own
 }
 
 // newStage makes the world of a case: eth0 at the near end is a guest's, at the far
@@ -86,10 +89,7 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.On("rsc") {
-		prof.Offload.RSCv4, prof.Offload.RSCv6 = 0, 0
-	}
-	s := &stage{newWorld(t, prof, c.mtu()), ends[0], ends[1]}
+	s := &stage{world: newWorld(t, prof, c.mtu()), near: ends[0], far: ends[1]}
 	s.plug(ctx, t, s.near, s.join(ctx, t, macA, c.mtu()))
 	switch c.Of("way") {
 	case "guest":
@@ -119,6 +119,9 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 		}
 	}
 	lab.Run(t, "sh", "-c", script.String()+"true")
+	if err := s.set(ctx, nic.FeatureChange{Change: joining, On: c.joining()}); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -174,7 +177,8 @@ func (s *stage) transfer(ctx context.Context, c Case) error {
 	if c.Of("way") == "gateway" {
 		return s.echoed(ctx, c)
 	}
-	to := net.JoinHostPort(addresses[c.Of("ip")][2], "5001")
+	to := net.JoinHostPort(addresses[c.Of("ip")][2], strconv.Itoa(5001+s.flows))
+	s.flows++
 	if c.Of("protocol") == "TCP" {
 		return s.stream(ctx, to)
 	}

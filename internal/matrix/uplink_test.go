@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"hvnet/internal/packets"
@@ -16,8 +15,9 @@ import (
 // tracePackets is how many packets a trace has.
 const tracePackets = 120
 
-// traceShapes are their shapes. Each is a flow of its own, which keeps its order.
-var traceShapes = slices.DeleteFunc(slices.Clone(packets.Shapes), func(s packets.Shape) bool { return s.Tag })
+// traceShapes are their shapes, some of them with a VLAN tag. Each is a flow of its own,
+// which keeps its order.
+var traceShapes = packets.Shapes
 
 // A traced packet is one that a stack sends: as long as it likes, to be cut into
 // segments of size bytes of payload.
@@ -42,10 +42,11 @@ func trace(seed uint64, mtu int) (list []traced) {
 		}
 		h := header{dst: macTAP, from: uint16(flow), to: 9, seq: seq[flow], ack: 7, flags: byte(r.UintN(256)) &^ (flagSYN | flagRST), loose: r.IntN(2) == 0}
 		b := h.packet(s, packets.Random(n))
+		ip, _, _, _ := packets.Parts(b)
 		if s.V6 { // the ECN bits
-			b[15] ^= byte(r.IntN(4)) << 4
+			b[ip+1] ^= byte(r.IntN(4)) << 4
 		} else {
-			b[15] ^= byte(r.IntN(4))
+			b[ip+1] ^= byte(r.IntN(4))
 			packets.Correct(b)
 		}
 		seq[flow] += uint32(n)
@@ -54,21 +55,21 @@ func trace(seed uint64, mtu int) (list []traced) {
 	return list
 }
 
-// TestUplink sends the same packets by each release of the host and by all settings of
-// the stack above the driver. The frames that leave at the uplink are the same, byte
+// TestUplink sends the same packets by each release of the host, by all settings of the
+// stack above the driver, and of the driver. The frames that leave at the uplink are the same, byte
 // by byte, and those that a stack would have sent that leaves nothing to others.
 func TestUplink(t *testing.T) {
 	const seed = 20
-	releases := profile.Names()
+	releases, mtus := profile.Names(), []int{1500, 9000}
 	if testing.Short() {
-		releases = releases[len(releases)-1:]
+		releases, mtus = releases[len(releases)-1:], mtus[:1]
 	}
 	for _, release := range releases {
 		prof, err := profile.Lookup(release)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, mtu := range []int{1500, 9000} {
+		for _, mtu := range mtus {
 			list := trace(seed, mtu)
 			want := make([][][]byte, len(traceShapes))
 			due := 0
@@ -84,15 +85,21 @@ func TestUplink(t *testing.T) {
 					for _, takes := range []nic.Offloads{
 						0, nic.TakesChecksum, nic.TakesChecksum | nic.TakesTCPv4, nic.TakesChecksum | nic.TakesTCPv4 | nic.TakesTCPv6 | nic.TakesUDP,
 					} {
-						for _, p := range list {
-							w.source.add(stack(p.shape, p.bytes, p.size, takes))
-						}
-						got, err := w.atUplink(ctx, due)
-						if err != nil {
-							t.Fatalf("offloads %b: %v", takes, err)
-						}
-						for flow := range want {
-							same(t, fmt.Sprintf("offloads %b, %s", takes, traceShapes[flow].Name), got[flow], want[flow])
+						for _, c := range All([]Axis{leave}) {
+							what := fmt.Sprintf("offloads %b, leave %v", takes, c)
+							if err := w.set(ctx, nic.FeatureChange{Change: leaving, On: c.leaving()}); err != nil {
+								t.Fatalf("%s: %v", what, err)
+							}
+							for _, p := range list {
+								w.source.add(stack(p.shape, p.bytes, p.size, takes))
+							}
+							got, err := w.atUplink(ctx, due)
+							if err != nil {
+								t.Fatalf("%s: %v", what, err)
+							}
+							for flow := range want {
+								same(t, what+", "+traceShapes[flow].Name, got[flow], want[flow])
+							}
 						}
 					}
 				})

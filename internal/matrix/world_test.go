@@ -43,10 +43,10 @@ type world struct {
 	guests []*guest.Guest
 }
 
-// newWorld makes a host with a gateway. All of it ends with the test.
+// newWorld makes a host with a gateway. The port of guest a is a trunk. All of it ends with the test.
 func newWorld(t testing.TB, prof profile.Profile, mtu int) *world {
 	t.Helper()
-	w := &world{host: host.New(host.Config{Profile: prof})}
+	w := &world{host: host.New(host.Config{Profile: prof, VLANs: map[string]vswitch.VLAN{macA.String(): vswitch.Trunk()}})}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -70,7 +70,7 @@ func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int) *g
 	if err != nil {
 		t.Fatal(err)
 	}
-	go w.host.Serve(far, host.PortConfig{MAC: mac})
+	go w.host.Serve(far, host.PortConfig{Name: mac.String(), MAC: mac})
 	g, err := guest.Start(ctx, part, guest.Config{VPs: vps, MTU: mtu})
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +84,20 @@ func (w *world) join(ctx context.Context, t testing.TB, mac nic.MAC, mtu int) *g
 	})
 	w.guests = append(w.guests, g)
 	return g
+}
+
+// set switches features of all drivers.
+func (w *world) set(ctx context.Context, change nic.FeatureChange) error {
+	for _, g := range w.guests {
+		if err := g.NIC.SetFeatures(ctx, change); err != nil {
+			return err
+		}
+		want := change.On & g.NIC.Features().Available
+		if got := g.NIC.Features().Wanted & change.Change; got != want {
+			return fmt.Errorf("guest %v has the features %b switched on, want %b", g.NIC.MAC(), got, want)
+		}
+	}
+	return nil
 }
 
 // A frameWorld is one of raw frames: guest a sends, and there are guest b and what
@@ -103,7 +117,7 @@ func newFrameWorld(t testing.TB, prof profile.Profile, mtu int, atTAP *catcher) 
 	defer cancel()
 	w := &frameWorld{world: newWorld(t, prof, mtu), atA: newCatcher(), atB: newCatcher(), atTAP: atTAP, source: newSource()}
 	w.atA.all = true // its address is asked for
-	if _, err := w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP}); err != nil {
+	if _, err := w.host.Switch().Connect("tap", w.atTAP, vswitch.PortOptions{MAC: macTAP, VLAN: vswitch.Trunk()}); err != nil {
 		t.Fatal(err)
 	}
 	a, b := w.join(ctx, t, macA, mtu), w.join(ctx, t, macB, mtu)
