@@ -90,6 +90,7 @@ func newStage(ctx context.Context, t *testing.T, c Case, ends [2]*lab.Netns) *st
 		t.Fatal(err)
 	}
 	s := &stage{world: newWorld(t, prof, c.mtu()), near: ends[0], far: ends[1]}
+	s.rated = c.Of("protocol") == "TCP"
 	s.plug(ctx, t, s.near, s.join(ctx, t, macA, c.mtu()))
 	switch c.Of("way") {
 	case "guest":

@@ -41,6 +41,7 @@ const (
 type world struct {
 	host   *host.Host
 	guests []*guest.Guest
+	rated  bool // a kernel's TCP sends, which finds its rate by what is lost
 }
 
 // newWorld makes a host with a gateway. The port of guest a is a trunk. All of it ends with the test.
