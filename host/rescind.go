@@ -44,7 +44,7 @@ func takeAway(ports ...*port) {
 }
 
 // drainTime is how long guests get to return their receive sections.
-const drainTime = 200 * time.Millisecond
+const drainTime = time.Second
 
 // Offer gives the NIC of a port back to its guest, after Rescind. The guest sees it
 // as soon as it has let go of it.
