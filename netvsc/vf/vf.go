@@ -98,6 +98,7 @@ const (
 type Action struct {
 	Do   Do
 	Path Path
+	On   bool // Mirror: the device is to be up
 	Why  Kind
 }
 
@@ -227,7 +228,7 @@ func (m *Machine) take(e Event) (acts []Action) {
 	switch e.Kind {
 	case Attached, Appeared, UserUp, UserDown, Settings:
 		if m.ours() {
-			acts = append(acts, Action{Do: Mirror, Why: e.Kind})
+			acts = append(acts, Action{Do: Mirror, On: m.up, Why: e.Kind})
 		}
 	}
 	return acts
