@@ -18,6 +18,9 @@
 // time, along one path: quiesce, detach, attach, resume, and back to what was if
 // that fails.
 //
+// Beside the device there may be a virtual function, see [VF], by which frames go instead
+// while host and guest want it.
+//
 // The host is not trusted. What decides is copied out of shared memory once; what
 // makes no sense is counted, answered as the protocol has it, and dropped; every
 // wait ends with the context or [Config.Timeout], and says what it was for.

@@ -14,10 +14,10 @@ import (
 
 // A VF is a virtual function: a network device of the guest's own that the host may
 // associate with the NIC, so that frames go by it past the host's software. Its methods
-// may be called from any goroutine.
+// may be called from any goroutine, and don't wait for the NIC.
 //
-// As a sink it takes frames to send. It drops what it can't send, and waits for nobody:
-// neither for the NIC nor for who gets what the NIC receives. If it is a [nic.Taker],
+// As a sink it takes frames to send. It drops what it can't send, and waits for nobody,
+// nor for who gets what the NIC receives. If it is a [nic.Taker],
 // frames may leave to it what it says; else the driver completes and cuts them.
 type VF interface {
 	nic.Sink

@@ -266,7 +266,10 @@ func (m *Machine) settle(why Kind, acts []Action) []Action {
 	}
 	if m.using == Synthetic && want == VF && m.host == VF && !m.pending {
 		m.using = VF
-		acts = append(acts, Action{Do: UseVF, Path: VF, Why: m.why})
+		if why == Confirmed {
+			why = m.why
+		}
+		acts = append(acts, Action{Do: UseVF, Path: VF, Why: why})
 	}
 	if m.attached && m.sriov && !m.pending && !m.mute && m.host != want {
 		m.pending, m.asked, m.why = true, want, why
