@@ -242,7 +242,7 @@ func TestVF(t *testing.T) {
 			step.on()
 			x.paths(nvsp.PathVF)
 			x.goes(vf.VF)
-			if m := x.last(); m.First != step.returned || m.To != "VF" || m.Failed != "" {
+			if m := x.last(); m.First != step.returned || m.To != "vf" || m.Failed != "" {
 				t.Errorf("%s, and back: %+v", step.what, m)
 			}
 		}
@@ -324,7 +324,7 @@ func TestVFRefused(t *testing.T) {
 			x.goes(vf.Synthetic)
 			x.port.Changed(running)
 			x.goes(vf.Synthetic)
-			if m := x.last(); m.Failed != "refused" || m.To != "VF" {
+			if m := x.last(); m.Failed != "refused" || m.To != "vf" {
 				t.Errorf("%+v", m)
 			}
 		})
@@ -350,7 +350,7 @@ func TestVFSilent(t *testing.T) {
 		x.goes(vf.Synthetic)
 		time.Sleep(switchTimeout)
 		x.goes(vf.Synthetic)
-		if m := x.last(); m.Failed != "no answer" || m.To != "VF" || m.Took != switchTimeout {
+		if m := x.last(); m.Failed != "no answer" || m.To != "vf" || m.Took != switchTimeout {
 			t.Errorf("%+v", m)
 		}
 		time.Sleep(switchTimeout) // for the way back

@@ -8,7 +8,7 @@ import (
 // A VFMove is one move of the path that frames are sent on, or an attempt.
 type VFMove struct {
 	At    time.Time `json:"at"`    // when senders changed over, or the attempt was over
-	To    string    `json:"to"`    // "VF" or "synthetic"
+	To    string    `json:"to"`    // "vf" or "synthetic"
 	First string    `json:"first"` // who moved first: "host", "device", "user" or "driver"
 	Why   string    `json:"why"`   // what happened
 	// Failed says that the host has refused, or not answered; "" if it has moved.

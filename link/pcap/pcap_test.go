@@ -116,7 +116,7 @@ func TestCapture(t *testing.T) {
 		flags, queue, hash, comment string
 	}{
 		{nic.MaxFrame, "\x01\x00\x00\x00", "\x03\x00\x00\x00", "\x05\x01\x02\x03\x04", "path synthetic, checksum to be completed, to be cut into TCP segments of 1448 bytes"},
-		{61, "\x01\x00\x00\x00", "\x00\x00\x00\x00", "", "path VF, checksum verified"},
+		{61, "\x01\x00\x00\x00", "\x00\x00\x00\x00", "", "path vf, checksum verified"},
 		{14, "\x02\x00\x00\x00", "", "", ""},
 	} {
 		b, whole := packets[i].data()

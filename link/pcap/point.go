@@ -36,7 +36,7 @@ const (
 const Synthetic = "synthetic"
 
 // VF is the path of frames that go over a virtual function.
-const VF = "VF"
+const VF = "vf"
 
 // A Place says what is known of the frames that pass a wrapper.
 type Place struct {

@@ -21,8 +21,8 @@ const (
 	Unknown
 )
 
-// String returns "synthetic", "VF" or "unknown".
-func (p Path) String() string { return [...]string{"synthetic", "VF", "unknown"}[min(p, Unknown)] }
+// String returns "synthetic", "vf" or "unknown".
+func (p Path) String() string { return [...]string{"synthetic", "vf", "unknown"}[min(p, Unknown)] }
 
 // A Kind is what an Event tells.
 type Kind uint8
