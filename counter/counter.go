@@ -48,6 +48,8 @@ const (
 	HostBadPacket
 	HostBadMessage
 	HostBadCompletion
+	VFSwitches
+	VFUndrained
 
 	numIDs    int = iota
 	kernelIDs     = int(VFTxDropped) + 1
@@ -75,6 +77,17 @@ const (
 
 	numQueueIDs    int = iota
 	kernelQueueIDs     = int(RxXDPTx) + 1
+)
+
+// The counters of what goes over a virtual function by the queue of the channel's number.
+// They are shown for the processor of the channel alone, as hv_netvsc has it.
+const (
+	QueueVFRxPackets QueueID = QueueID(numQueueIDs) + iota
+	QueueVFRxBytes
+	QueueVFTxPackets
+	QueueVFTxBytes
+
+	allQueueIDs int = iota + numQueueIDs
 )
 
 // line is the size in bytes of what one processor takes from another at once.
@@ -106,7 +119,7 @@ type Queue struct {
 	CPU atomic.Int32
 
 	_ [line]byte
-	v [numQueueIDs]atomic.Uint64
+	v [allQueueIDs]atomic.Uint64
 	_ [line]byte
 }
 

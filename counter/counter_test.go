@@ -57,10 +57,10 @@ cpu1_rx_packets 308
 cpu1_rx_bytes 310
 cpu1_tx_packets 302
 cpu1_tx_bytes 304
-cpu1_vf_rx_packets 0
-cpu1_vf_rx_bytes 0
-cpu1_vf_tx_packets 0
-cpu1_vf_tx_bytes 0
+cpu1_vf_rx_packets 326
+cpu1_vf_rx_bytes 328
+cpu1_vf_tx_packets 330
+cpu1_vf_tx_bytes 332
 tx_steer_copy 17
 udp_frag_l3_sticky 18
 tx_malformed 19
@@ -70,6 +70,8 @@ host_refused 22
 host_bad_packet 23
 host_bad_message 24
 host_bad_completion 25
+vf_switches 26
+vf_undrained 27
 tx_queue_0_batches 109
 rx_queue_0_batches 110
 rx_queue_0_wakeups 111
@@ -89,7 +91,7 @@ func TestStats(t *testing.T) {
 	queues := []*Queue{new(Queue), new(Queue)}
 	for i, q := range queues {
 		q.CPU.Store(1) // none on processor 0
-		for id := range QueueID(numQueueIDs) {
+		for id := range QueueID(allQueueIDs) {
 			q.Add(id, uint64(id))
 			q.Add(id, uint64(100*(i+1)+1))
 		}

@@ -57,6 +57,10 @@ var defs = [numIDs]Def{
 		"The host is broken or hostile: report it with a capture."},
 	HostBadCompletion: {"host_bad_completion", events, "The host completed something that was not under way, and it was ignored.",
 		"The host is broken or hostile: report it with a capture."},
+	VFSwitches: {"vf_switches", events, "Frames were sent over the virtual function from then on, or no longer.",
+		"Nothing if rare. If it grows all the time, the virtual function or its link comes and goes."},
+	VFUndrained: {"vf_undrained", packets, "The host had yet to complete the frame when the next ones went over the virtual function, which may overtake it.",
+		"The host was slow to complete what was sent: look at its load."},
 }
 
 var queueDefs = [numQueueIDs]Def{
@@ -78,8 +82,8 @@ var queueDefs = [numQueueIDs]Def{
 }
 
 // The counters of a processor, shown behind those of the channels: the traffic of
-// the channels that are bound to it. The driver counts a virtual function for the
-// whole device, so a processor's share of that is zero.
+// the channels that are bound to it, and of the queues of a virtual function with the
+// numbers of those channels.
 var cpuDefs = [...]Def{
 	{"cpu%d_rx_packets", packets, "Received on channels of the processor.", nothing},
 	{"cpu%d_rx_bytes", bytes, "Received on channels of the processor.", nothing},

@@ -30,7 +30,8 @@ func Stats(s *Set, queues []*Queue, cpus int) []nic.Stat {
 		var v [len(cpuDefs)]uint64
 		for _, q := range queues {
 			if int(q.CPU.Load()) == cpu {
-				for i, id := range [...]QueueID{RxPackets, RxBytes, TxPackets, TxBytes} {
+				for i, id := range [...]QueueID{RxPackets, RxBytes, TxPackets, TxBytes,
+					QueueVFRxPackets, QueueVFRxBytes, QueueVFTxPackets, QueueVFTxBytes} {
 					v[i] += q.Load(id)
 				}
 			}

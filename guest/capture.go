@@ -2,6 +2,7 @@ package guest
 
 import (
 	"hvnet/link/pcap"
+	"hvnet/netvsc/vf"
 	"hvnet/nic"
 )
 
@@ -11,12 +12,18 @@ import (
 func (g *Guest) Capture(cfg pcap.Config) (*pcap.Capture, error) { return g.frames.Capture(cfg) }
 
 // inbound is what is known of received frames.
-var inbound = pcap.Place{Direction: pcap.Inbound, Queue: pcap.Channel, Path: pcap.Synthetic}
+var inbound = pcap.Place{Direction: pcap.Inbound, Queue: pcap.Channel, Path: pcap.Synthetic, VF: pcap.OverVF}
 
 // outbound is what is known of sent ones: the driver chooses the channel by flow.
 func (g *Guest) outbound() pcap.Place {
 	return pcap.Place{
 		Direction: pcap.Outbound, Path: pcap.Synthetic,
-		Queue: func(f *nic.Frame) int { return g.NIC.ChannelOf(f.Head) },
+		VF: func(*nic.Frame) bool { return g.NIC.Path() == vf.VF },
+		Queue: func(f *nic.Frame) int {
+			if g.NIC.Path() == vf.VF {
+				return -1 // the VF's to say
+			}
+			return g.NIC.ChannelOf(f.Head)
+		},
 	}
 }

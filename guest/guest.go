@@ -40,6 +40,9 @@ type Config struct {
 	Log    *slog.Logger
 	// NoFragmentCure is as in [netvsc.Config].
 	NoFragmentCure bool
+	// VF and VFRest are as in [netvsc.Config]; a VF is joined by NIC.AddVF.
+	VF     bool
+	VFRest time.Duration
 	// Refused, if not nil, is told of each change of a kernel interface that the
 	// NIC could not follow, and that was taken back, and of each that the host of a
 	// NIC that has returned makes; see [Guest.Join].
@@ -159,7 +162,7 @@ func (g *Guest) start(ctx context.Context, p hv.Partition) error {
 	}
 	soon, done := bounded(ctx, p)
 	defer done()
-	g.NIC, err = netvsc.Open(soon, at.dev, netvsc.Config{Queues: g.cfg.Queues, MTU: g.cfg.MTU, Pin: g.cfg.Pin, NoFragmentCure: g.cfg.NoFragmentCure, Log: g.cfg.Log})
+	g.NIC, err = netvsc.Open(soon, at.dev, netvsc.Config{Queues: g.cfg.Queues, MTU: g.cfg.MTU, Pin: g.cfg.Pin, VF: g.cfg.VF, VFRest: g.cfg.VFRest, NoFragmentCure: g.cfg.NoFragmentCure, Log: g.cfg.Log})
 	if err != nil {
 		return errors.Join(err, at.close())
 	}

@@ -113,6 +113,9 @@ func (s *session) announce(ctx context.Context) error {
 		caps := nvsp.CapVLAN
 		if s.version >= nvsp.V5 {
 			caps |= nvsp.CapTeaming // or the host doesn't tell the link speed
+			if s.sriov.Store(s.n.vf.on); s.n.vf.on {
+				caps |= nvsp.CapSRIOV
+			}
 		}
 		if s.version >= nvsp.V61 {
 			caps |= nvsp.CapRSC

@@ -2,8 +2,10 @@ package netvsc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"hvnet/netvsc/vf"
 	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/rndis"
@@ -30,10 +32,14 @@ func (n *NIC) SetMTU(ctx context.Context, mtu int) error {
 	case mtu < MinMTU || mtu > most:
 		return fmt.Errorf("netvsc: set MTU %d: %w, want %d to %d", mtu, nic.ErrInvalid, MinMTU, most)
 	}
+	back, err := n.vf.change(func(v VF) error { return v.SetMTU(mtu) }, func(v VF) error { return v.SetMTU(s.mtu) })
+	if err != nil {
+		return fmt.Errorf("netvsc: set MTU %d: %w", mtu, err)
+	}
 	want := n.want
 	want.mtu = mtu
 	if err := n.reconfigure(ctx, want); err != nil {
-		return fmt.Errorf("netvsc: set MTU %d: %w", mtu, err)
+		return fmt.Errorf("netvsc: set MTU %d: %w", mtu, errors.Join(err, back()))
 	}
 	// What the host has lowered stays so, whatever changes next.
 	n.want.mtu = n.MTU()
@@ -87,11 +93,16 @@ func (n *NIC) SetMAC(ctx context.Context, mac nic.MAC) error {
 	}
 	s := n.session.Load()
 	if n.attached {
-		if mac == *s.address.Load() {
+		old := *s.address.Load()
+		if mac == old {
 			return nil
 		}
-		if err := s.setAddress(ctx, mac); err != nil {
+		back, err := n.vf.change(func(v VF) error { return v.SetMAC(mac) }, func(v VF) error { return v.SetMAC(old) })
+		if err != nil {
 			return fmt.Errorf("netvsc: set address %v: %w", mac, err)
+		}
+		if err := s.setAddress(ctx, mac); err != nil {
+			return fmt.Errorf("netvsc: set address %v: %w", mac, errors.Join(err, back()))
 		}
 	}
 	n.want.mac = mac
@@ -141,12 +152,13 @@ func (n *NIC) SetPromiscuous(ctx context.Context, on bool) error {
 		return nil
 	}
 	n.promisc = on
-	if !n.up || !n.attached {
-		return nil
+	if n.up && n.attached {
+		if err := n.session.Load().filter(ctx, n.passes()); err != nil {
+			n.promisc = !on
+			return fmt.Errorf("netvsc: set promiscuous %v: %w", on, err)
+		}
 	}
-	if err := n.session.Load().filter(ctx, n.passes()); err != nil {
-		n.promisc = !on
-		return fmt.Errorf("netvsc: set promiscuous %v: %w", on, err)
-	}
+	n.vf.promisc.Store(on)
+	n.vf.post(vf.Event{Kind: vf.Settings}, nil)
 	return nil
 }

@@ -89,6 +89,8 @@ func (q *queue) complete(c *completion, freed *freed) {
 		q.track(t.entries, -1)
 		q.outstanding--
 		q.confirmed++
+	case t != nil && t.kind == kindSwitch:
+		q.s.n.vf.answered(q.s, false)
 	case t != nil && t.kind == kindControl:
 		q.s.pages.give(t.run)
 		if nvsp.Status(c.status) != nvsp.StatusSuccess {
@@ -112,6 +114,11 @@ func (q *queue) completed(p *vmbus.Packet) {
 	q.ch.Lock()
 	defer q.ch.Unlock()
 	t := q.txns.find(p.TID)
+	if t != nil && t.kind == kindSwitch {
+		q.s.n.vf.answered(q.s, len(p.Payload) == 0)
+		q.txns.end(p.TID)
+		return
+	}
 	typ, err := nvsp.PeekType(p.Payload)
 	if t == nil || t.kind != kindRequest || err != nil || uint32(typ) != t.request.reply {
 		q.s.n.count.Add(counter.HostBadCompletion, 1)

@@ -69,6 +69,7 @@ type fakeHost struct {
 	asked     []rndis.InfoSet // what was asked to be done for each
 	perChan   map[int]int
 	filter    uint32
+	vf        fakeVFSide
 	sends     []send
 	channels  []*fakeQueue
 	got       chan struct{} // capacity 1: something happened
@@ -363,6 +364,8 @@ func (q *fakeQueue) nvsp(t nvsp.MessageType, m []byte, tid uint64) {
 		return
 	}
 	switch t {
+	case nvsp.TypeNDISConfig, nvsp.TypeSwitchDataPath:
+		q.vfMessage(t, m, tid)
 	case nvsp.TypeInit:
 		i, _ := nvsp.ParseInit(m)
 		status := nvsp.StatusNone

@@ -18,6 +18,9 @@
 // time, along one path: quiesce, detach, attach, resume, and back to what was if
 // that fails.
 //
+// Beside the device there may be a virtual function, see [VF], by which frames go instead
+// while host and guest want it.
+//
 // The host is not trusted. What decides is copied out of shared memory once; what
 // makes no sense is counted, answered as the protocol has it, and dropped; every
 // wait ends with the context or [Config.Timeout], and says what it was for.
@@ -58,6 +61,12 @@ type Config struct {
 	// NoFragmentCure has the fragments of UDP datagrams go by the channels that their
 	// bytes say, see [NIC.SetFragmentCure].
 	NoFragmentCure bool
+	// VF announces SR-IOV to the host, so that it may associate a virtual function with
+	// the NIC: see [NIC.AddVF].
+	VF bool
+	// VFRest is for how long a virtual function that was lost is left alone, so that one
+	// that comes and goes does not take the traffic with it each time; 0 for not at all.
+	VFRest time.Duration
 	// Timeout bounds each wait for the host, besides the caller's context; 0
 	// for 10 seconds.
 	Timeout time.Duration
@@ -108,6 +117,7 @@ type NIC struct {
 	// session to send, for one batch; and alone to let senders in and out.
 	gate    sync.RWMutex
 	flowing bool // under gate: senders may use the session
+	held    bool // under gate: but not now, for the path is about to move
 
 	suspended atomic.Bool   // changed by the owner
 	byAddress atomic.Uint32 // offload.HashTypes whose ports don't count; changed by the owner
@@ -123,6 +133,7 @@ type NIC struct {
 	link     link
 	messages atomic.Uint32
 	watch    watch
+	vf       vfPath
 
 	pumpMu   sync.Mutex
 	pumps    map[*pump]struct{}
@@ -158,9 +169,11 @@ func Open(ctx context.Context, dev channel.Device, cfg Config) (*NIC, error) {
 	n.watch.init()
 	n.pairs.init()
 	n.noCure.Store(cfg.NoFragmentCure)
+	n.vf.init(n, &cfg)
 	if err := n.start(ctx, want); err != nil {
 		return nil, fmt.Errorf("netvsc: open: %w", err)
 	}
+	n.vf.start()
 	go n.link.run(n.done)
 	go n.watch.run(n)
 	return n, nil
@@ -218,6 +231,9 @@ func (n *NIC) closed() bool {
 		return false
 	}
 }
+
+// open reports whether senders may use the session. The caller holds the gate.
+func (n *NIC) open() bool { return n.flowing && !n.held }
 
 // failure returns why the NIC can't be used now, nil if it can.
 func (n *NIC) failure() error {

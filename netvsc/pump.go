@@ -28,6 +28,8 @@ type pump struct {
 	via  nic.Relay     // src, if it is one
 	wake chan struct{} // capacity 1: something changed that a starved pump waits for
 	send *sender
+	vf   *vfRound // memory for frames that go by a virtual function
+	at   int      // number of the pump
 
 	blocked *queue // that the last round filled
 }
@@ -88,8 +90,11 @@ func (p *pump) round() error {
 	n.gate.RLock()
 	defer n.gate.RUnlock()
 	s := n.session.Load()
-	if !n.flowing || s.broken() {
+	if !n.open() || s.broken() {
 		return errStarved
+	}
+	if port := n.vf.active.Load(); port != nil {
+		return p.roundVF(port, s)
 	}
 	if p.send == nil || p.send.s != s {
 		if p.send != nil {
@@ -180,8 +185,11 @@ func (p *pump) ready() bool {
 		return true
 	}
 	s := n.session.Load()
-	if !n.flowing || s.broken() {
+	if !n.open() || s.broken() {
 		return false
+	}
+	if n.vf.active.Load() != nil {
+		return true
 	}
 	if t := p.send; t != nil && t.s == s && !t.settled() {
 		return false
@@ -212,6 +220,7 @@ func (n *NIC) addPump(p *pump) bool {
 		return false
 	default:
 	}
+	p.at = len(n.pumps)
 	n.pumps[p] = struct{}{}
 	return true
 }

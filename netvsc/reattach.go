@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"hvnet/netvsc/vf"
 	"hvnet/nic"
 	"hvnet/vmbus/channel"
 )
@@ -36,6 +37,7 @@ func (n *NIC) lose(s *session) {
 		err = nic.ErrNoDevice
 	}
 	n.link.set(nic.LinkState{})
+	n.vf.post(vf.Event{Kind: vf.Rescinded}, s)
 	n.log.Error("netvsc: device lost", "err", err)
 	select {
 	case n.lost <- err:

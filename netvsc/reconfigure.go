@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"hvnet/netvsc/vf"
 	"hvnet/rndis"
 )
 
@@ -91,6 +92,7 @@ func (n *NIC) start(ctx context.Context, want settings) error {
 		n.attached = false
 		return errors.Join(err, s.close(ctx))
 	}
+	n.vf.post(vf.Event{Kind: vf.Attached, On: s.sriov.Load(), MAC: s.mac}, s)
 	n.tellFeatures()
 	return nil
 }
@@ -103,6 +105,7 @@ func (n *NIC) detach(ctx context.Context) error {
 		return nil
 	}
 	s := n.session.Load()
+	n.vf.do(ctx, vf.Event{Kind: vf.Leaving}, s)
 	if n.up {
 		lost := s.broken()
 		if err := n.quiesce(ctx, s); err != nil && !lost {
@@ -111,10 +114,13 @@ func (n *NIC) detach(ctx context.Context) error {
 			}
 			tctx, cancel := n.ownTime(ctx)
 			defer cancel()
-			return errors.Join(err, n.resume(tctx))
+			err = errors.Join(err, n.resume(tctx))
+			n.vf.post(vf.Event{Kind: vf.Stays}, s)
+			return err
 		}
 	}
 	n.attached = false
+	n.vf.post(vf.Event{Kind: vf.Detached}, s)
 	if err := s.close(ctx); err != nil {
 		n.log.Warn("netvsc: detach", "err", err)
 	}
@@ -177,6 +183,8 @@ func (n *NIC) Close(ctx context.Context) error {
 	}
 	close(n.done)
 	n.interruptPumps()
+	n.vf.do(ctx, vf.Event{Kind: vf.UserDown}, n.session.Load())
+	defer n.vf.end()
 	if !n.attached {
 		return nil
 	}

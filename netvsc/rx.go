@@ -248,8 +248,10 @@ func (q *queue) message(p *vmbus.Packet) {
 		}
 		q.s.table.Store(&m.Table)
 	case nvsp.TypeVFAssociation, nvsp.TypeSwitchDataPath:
-		// Of no use to a driver that has not announced SR-IOV. No answer is
-		// expected, whatever the packet's flag says.
+		// No answer is expected, whatever the packet's flag says.
+		if !q.vfMessage(t, p.Payload) {
+			q.badMessage()
+		}
 	default:
 		q.badMessage()
 	}

@@ -66,6 +66,9 @@ type session struct {
 
 	buffers buffers
 
+	sriov       atomic.Bool                        // it was announced
+	association atomic.Pointer[nvsp.VFAssociation] // the host's last word; nil: none
+
 	failed   chan struct{} // closed once the session is of no more use
 	failOnce sync.Once
 	err      error

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"hvnet/counter"
+	"hvnet/netvsc/vf"
 	"hvnet/nic"
 	"hvnet/nvsp"
 )
@@ -23,6 +24,7 @@ func (n *NIC) Up(ctx context.Context, sink nic.Sink) error {
 	n.setSink(sink)
 	if n.up || !n.attached {
 		n.up = true
+		n.vf.post(vf.Event{Kind: vf.UserUp}, nil)
 		return nil
 	}
 	if err := n.resume(ctx); err != nil && !n.session.Load().broken() {
@@ -30,6 +32,7 @@ func (n *NIC) Up(ctx context.Context, sink nic.Sink) error {
 		return fmt.Errorf("netvsc: up: %w", err)
 	}
 	n.up = true
+	n.vf.post(vf.Event{Kind: vf.UserUp}, nil)
 	return nil
 }
 
@@ -45,6 +48,7 @@ func (n *NIC) Down(ctx context.Context) error {
 	if !n.up {
 		return nil
 	}
+	n.vf.do(ctx, vf.Event{Kind: vf.UserDown}, n.session.Load())
 	n.up = false
 	if s := n.session.Load(); n.attached {
 		if err = n.quiesce(ctx, s); s.broken() {
@@ -70,6 +74,9 @@ func (n *NIC) setSink(sink nic.Sink) {
 		q.delivering.Lock() // waits for a call that is going on
 		//lint:ignore SA2001 taking the lock is the wait
 		q.delivering.Unlock()
+	}
+	if p := n.vf.port.Load(); p != nil {
+		p.quiet()
 	}
 }
 
@@ -134,6 +141,9 @@ func (n *NIC) Stats() []nic.Stat {
 	counts := make([]*counter.Queue, len(queues))
 	for i, q := range queues {
 		counts[i] = q.count
+	}
+	if p := n.vf.port.Load(); p != nil {
+		p.countDropped()
 	}
 	return counter.Stats(&n.count, counts, s.dev.VPs())
 }

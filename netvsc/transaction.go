@@ -9,6 +9,7 @@ const (
 	kindData         // RNDIS data: completed by an NVSP 108
 	kindControl      // an RNDIS control message: completed by an NVSP 108
 	kindRequest      // an NVSP request: completed by the message that answers it
+	kindSwitch       // a switch of the data path: completed by nothing at all
 )
 
 // A transaction is one packet that the host has yet to complete, and what its

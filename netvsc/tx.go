@@ -100,7 +100,8 @@ var emptyBatch = batch{section: none, run: none}
 // Send copies frames into guest memory and hands them to the host. It returns how
 // many it has taken: it stops at the first frame whose channel is stopped, or for
 // which there is no memory, because the host is behind. It never blocks. It takes
-// none while the NIC is down or being reconfigured.
+// none while the NIC is down or being reconfigured. While a virtual function is in use it
+// takes all of them, see [VF].
 //
 // queue says which caller this is, so that several don't wait for each other; any
 // number does. The channel is chosen by flow, see [NIC.Channels]. Frames that can
@@ -109,12 +110,16 @@ var emptyBatch = batch{section: none, run: none}
 func (n *NIC) Send(queue int, frames []nic.Frame) int {
 	n.gate.RLock()
 	defer n.gate.RUnlock()
-	if !n.flowing {
+	if !n.open() {
 		return 0
 	}
 	s := n.session.Load()
 	if s.broken() {
 		return 0
+	}
+	if p := n.vf.active.Load(); p != nil {
+		p.send(s, queue, frames)
+		return len(frames)
 	}
 	t := s.senders[uint(queue)%uint(len(s.senders))]
 	t.mu.Lock()

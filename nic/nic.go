@@ -79,6 +79,8 @@ type Frame struct {
 	Channel uint16
 	// Offload is what is left to be done for the frame, or known about it.
 	Offload Offload
+	// VF says that the frame came in over a virtual function, whose Channel it is then.
+	VF bool
 }
 
 // Len returns the frame's length in bytes.

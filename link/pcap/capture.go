@@ -65,6 +65,7 @@ type packet struct {
 	whole   uint32
 	kept    uint32
 	place   *Place
+	vf      bool
 	queue   int32 // negative: not known
 	hash    uint32
 	kind    nic.HashKind
@@ -130,6 +131,7 @@ func (c *Capture) add(now int64, f *nic.Frame, at *Place) {
 	}
 	p := packet{at: now, whole: uint32(n), kept: uint32(kept), place: at, queue: -1,
 		hash: f.Hash, kind: f.HashKind, offload: f.Offload}
+	p.vf = at.VF != nil && at.VF(f)
 	if at.Queue != nil {
 		p.queue = int32(at.Queue(f))
 	}

@@ -80,7 +80,7 @@ func begin(t *testing.T, p *Point, cfg Config) (end func() []byte) {
 func TestCapture(t *testing.T) {
 	var p Point
 	out := &discard{}
-	in := p.Sink(out, Place{Direction: Inbound, Queue: Channel, Path: Synthetic})
+	in := p.Sink(out, Place{Direction: Inbound, Queue: Channel, Path: Synthetic, VF: OverVF})
 	sent := p.Sink(plain{}, Place{Direction: Outbound})
 	if in.Takes() != nic.TakesTCPv4 || sent.Takes() != 0 {
 		t.Errorf("the sinks take %v and %v", in.Takes(), sent.Takes())
@@ -91,7 +91,7 @@ func TestCapture(t *testing.T) {
 	f.Channel, f.Hash, f.HashKind = 3, 0x01020304, nic.HashL4
 	f.Offload = nic.Offload{Checksum: nic.ChecksumPartial, Segment: nic.SegmentTCPv4, Size: 1448}
 	g := frame(61)
-	g.Offload.Checksum = nic.ChecksumOK
+	g.Offload.Checksum, g.VF = nic.ChecksumOK, true
 	in.WriteFrames([]nic.Frame{f, g})
 	sent.WriteFrames([]nic.Frame{frame(14)})
 	file := end()
@@ -116,7 +116,7 @@ func TestCapture(t *testing.T) {
 		flags, queue, hash, comment string
 	}{
 		{nic.MaxFrame, "\x01\x00\x00\x00", "\x03\x00\x00\x00", "\x05\x01\x02\x03\x04", "path synthetic, checksum to be completed, to be cut into TCP segments of 1448 bytes"},
-		{61, "\x01\x00\x00\x00", "\x00\x00\x00\x00", "", "path synthetic, checksum verified"},
+		{61, "\x01\x00\x00\x00", "\x00\x00\x00\x00", "", "path vf, checksum verified"},
 		{14, "\x02\x00\x00\x00", "", "", ""},
 	} {
 		b, whole := packets[i].data()

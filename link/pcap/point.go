@@ -32,8 +32,12 @@ const (
 	Outbound                  // the NIC sends
 )
 
-// Synthetic is the path of frames that go over VMBus channels.
-const Synthetic = "synthetic"
+// The paths of a NIC's frames: Synthetic are those that go over VMBus channels, VF those of
+// the virtual function beside it.
+const (
+	Synthetic = "synthetic"
+	VF        = "vf"
+)
 
 // A Place says what is known of the frames that pass a wrapper.
 type Place struct {
@@ -43,10 +47,16 @@ type Place struct {
 	Queue func(*nic.Frame) int
 	// Path is the way that the frames take, such as Synthetic; empty: there is but one.
 	Path string
+	// VF reports whether a frame takes that of a virtual function instead; nil: none does.
+	// The Queue is that of the function then.
+	VF func(*nic.Frame) bool
 }
 
 // Channel is the Queue of frames whose Channel is set.
 func Channel(f *nic.Frame) int { return int(f.Channel) }
+
+// OverVF is the VF of frames that say so.
+func OverVF(f *nic.Frame) bool { return f.VF }
 
 // A Point is where the frames of a NIC pass. The zero value is one that nobody captures
 // at. Its methods may be called from any goroutine.

@@ -129,7 +129,10 @@ func (p *packet) comment() string {
 		return p.message.Text
 	}
 	var words []string
-	if p.place.Path != "" {
+	switch {
+	case p.vf:
+		words = append(words, "path "+VF)
+	case p.place.Path != "":
 		words = append(words, "path "+p.place.Path)
 	}
 	if p.offload.Checksum != nic.ChecksumUnknown {
