@@ -70,7 +70,9 @@ func startStoppable(t *testing.T) (*guest.Guest, *stoppable) {
 // A guest that leaves a host that has stopped waits for it no longer than a second,
 // and says that it did not answer.
 func TestCloseOfStoppedHost(t *testing.T) {
-	for name, x := range map[string]struct{ before, after func(*testing.T, *guest.Guest) }{
+	for name, x := range map[string]struct {
+		before, after func(*testing.T, *guest.Guest)
+	}{
 		"up":   {},
 		"down": {before: func(t *testing.T, g *guest.Guest) { must(t, g.NIC.Down(t.Context())) }},
 		"suspended": {before: func(t *testing.T, g *guest.Guest) {
