@@ -119,6 +119,7 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 	}
 	p := &Port{sw: s, name: name, mac: opt.MAC, out: offload.NewSink(out), slot: slot}
 	p.vlan.Store(&opt.VLAN)
+	p.way.Store(&way{out: p.out})
 	if !opt.MAC.IsZero() {
 		if q := s.fixed[opt.MAC]; q != nil {
 			return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, q.name)
