@@ -34,9 +34,12 @@ func (s *session) handleNVSP(msg []byte, answer func(payload []byte)) {
 		// comes before it knows how many there are.
 		s.primary().offer = e.n
 	case opSwitchToVF, opSwitchToSynthetic:
-		if err := s.switchPath(e.op == opSwitchToVF, func() { answer(nil) }); err != nil {
-			s.primary().bad(err)
-		}
+		s.switchPath(e.op == opSwitchToVF, func(fault error) {
+			if fault != nil {
+				s.primary().bad(fault)
+			}
+			answer(nil)
+		})
 		return
 	}
 	if e.fault != nil {

@@ -198,11 +198,11 @@ func (s *session) followVF() {
 // switchPath moves the path to the guest where the guest asks for it, and answers. A guest
 // that asks for a function which was taken back meanwhile is answered too, and has been
 // told before. It is a fault to ask for one that was never announced.
-func (s *session) switchPath(vf bool, answer func()) error {
+func (s *session) switchPath(vf bool, answer func(fault error)) {
 	f := &s.d.function
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer answer() // what is said of the function after this comes after the answer
+	var fault error
 	switch {
 	case !vf:
 		if f.known == s {
@@ -210,13 +210,13 @@ func (s *session) switchPath(vf bool, answer func()) error {
 		}
 	case f.known != s:
 		f.refused++
-		return rule.DataPath.Broken("SWITCH_DATA_PATH to a virtual function that was not announced")
+		fault = rule.DataPath.Broken("SWITCH_DATA_PATH to a virtual function that was not announced")
 	case !f.told:
 		f.refused++
 	default:
 		f.move(true)
 	}
-	return nil
+	answer(fault) // what is said of the function from now on comes after the answer
 }
 
 // sriov reports whether the guest has asked for SR-IOV, in a version that has it.

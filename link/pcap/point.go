@@ -32,8 +32,12 @@ const (
 	Outbound                  // the NIC sends
 )
 
-// Synthetic is the path of frames that go over VMBus channels.
-const Synthetic = "synthetic"
+// The paths of a NIC's frames: Synthetic are those that go over VMBus channels, VF those of
+// the virtual function beside it.
+const (
+	Synthetic = "synthetic"
+	VF        = "vf"
+)
 
 // A Place says what is known of the frames that pass a wrapper.
 type Place struct {
