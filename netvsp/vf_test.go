@@ -394,3 +394,28 @@ func FuzzSwitchDataPath(f *testing.F) {
 		}
 	})
 }
+
+// Frames for the guest are not lost because the host has something to say meanwhile.
+func TestVFBesideFrames(t *testing.T) {
+	g, v := vfGuest(t)
+	for i := range 50 {
+		if err := g.dev.LoseVF(); err != nil {
+			t.Fatal(err)
+		}
+		g.dev.WriteFrames(frames(ether(guestMAC, otherMAC, 100, 1)))
+		g.dev.AddVF(v.vf(7))
+		g.dev.WriteFrames(frames(ether(guestMAC, otherMAC, 100, 2)))
+		for said, got := 0, 0; said < 2 || got < 2; {
+			switch p := g.next(g.ch); p.Type {
+			case vmbus.PacketInBand:
+				said++
+			case vmbus.PacketTransferPages:
+				got += len(g.received(p))
+				g.complete(g.ch, p.TID)
+			}
+			if n := g.dev.Info().RxDropped; len(n) > 0 {
+				t.Fatalf("round %d: dropped %v", i, n)
+			}
+		}
+	}
+}
