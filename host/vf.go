@@ -34,12 +34,11 @@ type VF interface {
 // to go, and the function to be drained.
 const moveTime = 2 * time.Second
 
-// A function is a VF on the port of a guest. Its methods may be called from any goroutine.
+// A function is a VF at its place.
 type function struct {
 	serial uint32
 	vf     VF
 	from   netvsp.Port // what the guest sends, in view
-	place  *place
 }
 
 // A place is where the function of a guest's port is, or would be.

@@ -50,7 +50,9 @@ func (v *pairVF) Start(to nic.Sink) {
 // send is the guest's end.
 func (v *pairVF) send(b []byte) { v.up.put(b) }
 
-func (v *pairVF) Drain(ctx context.Context) error { return errors.Join(v.down.drain(ctx), v.up.drain(ctx)) }
+func (v *pairVF) Drain(ctx context.Context) error {
+	return errors.Join(v.down.drain(ctx), v.up.drain(ctx))
+}
 
 func (v *pairVF) Close() error {
 	v.closed.Store(true)
@@ -193,7 +195,7 @@ func until(t testing.TB, what string, is func() bool) {
 // A function that is removed, added and flapped under load, announced: nothing is lost and
 // nothing is doubled, either way.
 func TestVFUnderLoad(t *testing.T) {
-	rounds := 30
+	rounds := 20
 	switch {
 	case os.Getenv("HVNET_LONG") == "1":
 		rounds = 1000

@@ -20,7 +20,7 @@ func twoPaths(t testing.TB, opt PortOptions) (*Switch, []*Port, *Path, []*catche
 	cs := []*catcher{{}, {}, {}, {}}
 	var ps []*Port
 	for i, o := range []PortOptions{opt, {MAC: mac(2)}, {MAC: mac(3)}} {
-		p, err := s.Connect(fmt.Sprint("p", i), cs[min(i*2, i+1)], o)
+		p, err := s.Connect(fmt.Sprint("p", i), cs[[]int{0, 2, 3}[i]], o)
 		if err != nil {
 			t.Fatal(err)
 		}

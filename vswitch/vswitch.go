@@ -12,7 +12,8 @@
 // port, group and zero source addresses are refused, and a port's fixed address
 // can't be taken over by another port. The rules are those of a transparent bridge
 // (IEEE 802.1Q, "Learning" and "Forwarding") without spanning tree; which VLANs a port is in,
-// and with what tags, is its [VLAN].
+// and with what tags, is its [VLAN]. What is behind a port may have a second way to it, of which
+// one is in use at a time: [Path].
 package vswitch
 
 import (
