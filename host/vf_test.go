@@ -198,7 +198,7 @@ func TestVFUnderLoad(t *testing.T) {
 	rounds := 20
 	switch {
 	case os.Getenv("HVNET_LONG") == "1":
-		rounds = 1000
+		rounds = 300
 	case testing.Short():
 		rounds = 10
 	}
