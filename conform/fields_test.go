@@ -30,6 +30,8 @@ func TestFields(t *testing.T) {
 		{vmbus.InitiateContact{Version: vmbus.Version5_3, SINT: 2}, "version 5.3, target VP 0, SINT 2"},
 		{nvsp.RNDISPacket{Channel: 1, Section: nvsp.NoSection}, "channel 1, section 0xffffffff, section bytes 0"},
 		{nvsp.SendReceiveBufferComplete{Status: nvsp.StatusFail}, "status failure"},
+		{nvsp.VFAssociation{Allocated: true, Serial: 7}, "allocated yes, serial 7"},
+		{nvsp.SwitchDataPath{Path: nvsp.PathVF}, "path 1"},
 		{rndis.QueryComplete{RequestID: 3, Info: make([]byte, 41)}, "request ID 3, status success, info " +
 			"00000000000000000000000000000000000000000000000000000000000000000000000000000000… (41)"},
 		{setting{1, rndis.OIDOffloadParameters, rndis.OffloadParameters{TCPv4: rndis.ChecksumBoth}},

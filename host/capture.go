@@ -128,7 +128,7 @@ func (v *views) connect(port, path string, out nic.Sink, plain func(nic.Sink) (n
 		return nil, err
 	}
 	sent := pcap.Place{Direction: pcap.Outbound, Path: path}
-	if path != "" {
+	if path == pcap.Synthetic {
 		sent.Queue = pcap.Channel
 	}
 	return &seen{Sink: one.frames.Sink(p, sent), port: p, leave: sync.OnceFunc(func() { v.leave(port) })}, nil

@@ -48,6 +48,8 @@ type Config struct {
 	// address spoofing of a Hyper-V port does. Such a port learns who is behind
 	// it, and gets frames for unknown stations too.
 	AllowSpoofing bool
+	// SRIOV lets ports have virtual functions, see [Host.AddVF].
+	SRIOV bool
 	// MapEntries bounds what all guests that attach may take of the process's memory
 	// map together; see [hv.NewQuota].
 	MapEntries int
@@ -90,6 +92,7 @@ type port struct {
 	bus     *vmbushost.Server
 	offered *vmbushost.Offered // nil while the NIC is taken away
 	watch   *conform.Watch     // nil if nobody watches
+	vf      place              // of a virtual function
 }
 
 // New returns a host with an empty switch.
@@ -164,6 +167,9 @@ func (h *Host) Serve(g hv.Guest, want PortConfig) error {
 	h.mu.Lock()
 	delete(h.ports, p.name)
 	h.mu.Unlock()
+	if e := p.vf.gone(); e != nil {
+		err = errors.Join(err, e)
+	}
 	h.sessions.Done()
 	h.cfg.Log.Info("guest gone", "port", p.name, "reason", err)
 	return err
@@ -179,7 +185,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 	}
 	p := &port{name: want.Name, mac: want.MAC, guest: g}
 	device := netvsp.Config{
-		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, AllowSpoofing: h.cfg.AllowSpoofing, Log: h.cfg.Log,
+		Name: p.name, MAC: p.mac, Profile: h.cfg.Profile, AllowSpoofing: h.cfg.AllowSpoofing, SRIOV: h.cfg.SRIOV, Log: h.cfg.Log,
 		Fault: func(error) { g.Close() },
 	}
 	bus := vmbushost.Config{Versions: h.cfg.Profile.VMBus, Monitor: h.cfg.Monitor, Log: h.cfg.Log}
@@ -197,10 +203,15 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 			}
 			return h.see.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
 				return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
-					return h.plug(p.name, sink, opt)
+					sp, err := h.plug(p.name, sink, opt)
+					if err == nil {
+						p.vf.plugged(sp)
+					}
+					return sp, err
 				})
 			})
 		})
+	p.vf.dev = p.dev
 	h.links[p.name].apply(p.dev)
 	srv := vmbushost.New(served, bus)
 	p.bus = srv
@@ -272,6 +283,9 @@ type PortInfo struct {
 	Guest  *netvsp.Info // nil for a port that is no guest's
 	NIC    *NICInfo     // nil for a port that is no NIC's of the machine
 	Line   []LineInfo   // what was done to its frames on purpose
+	// LostVF counts frames that the guest sent by a virtual function while its NIC was not
+	// connected.
+	LostVF uint64
 	// Watched says that what the guest and the host say is heard, and can be captured.
 	Watched bool
 }
@@ -279,17 +293,15 @@ type PortInfo struct {
 // Ports returns the ports of the switch in the order of their names.
 func (h *Host) Ports() []PortInfo {
 	h.mu.Lock()
-	devs, watched := map[string]*netvsp.Device{}, map[string]bool{}
-	for name, p := range h.ports {
-		devs[name], watched[name] = p.dev, p.watch != nil
-	}
+	guests := maps.Clone(h.ports)
 	h.mu.Unlock()
 	var list []PortInfo
 	for _, sp := range h.sw.Ports() {
-		pi := PortInfo{Switch: sp, Watched: watched[sp.Name], NIC: h.nicInfo(sp.Name)}
-		if dev := devs[sp.Name]; dev != nil {
-			info := dev.Info()
+		pi := PortInfo{Switch: sp, NIC: h.nicInfo(sp.Name)}
+		if p := guests[sp.Name]; p != nil {
+			info := p.dev.Info()
 			pi.Guest, pi.Line = &info, h.bad.info(sp.Name)
+			pi.LostVF, pi.Watched = p.vf.lost.Load(), p.watch != nil
 		}
 		list = append(list, pi)
 	}
@@ -356,6 +368,9 @@ func (p *PortInfo) Drops() map[string]uint64 {
 	}
 	if p.NIC != nil {
 		p.NIC.drops(drops)
+	}
+	if p.LostVF > 0 {
+		drops["from VF: not connected"] = p.LostVF
 	}
 	for _, l := range p.Line {
 		drops[l.Direction+": on purpose"] += l.Lost + l.Overflowed + l.Discarded

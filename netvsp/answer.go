@@ -37,15 +37,23 @@ func (q *queue) reply(msg []byte) bool {
 func (q *queue) putPending() bool {
 	var head [16]byte
 	for i, m := range q.pending {
-		b := vmbus.AppendInBand(head[:0], 0, m.tid)
-		if m.completion {
+		var b []byte
+		switch {
+		case m.completion:
 			b = vmbus.AppendCompletion(head[:0], m.tid)
+		case m.ask:
+			b = vmbus.AppendInBand(head[:0], vmbus.FlagCompletionRequested, m.tid)
+		default:
+			b = vmbus.AppendInBand(head[:0], 0, m.tid)
 		}
 		if err := q.ch.Out.Put(b, m.payload); err == ring.ErrFull {
 			q.pending = append(q.pending[:0], q.pending[i:]...)
 			return false
 		}
 		// Any other error means that the ring is dead, and all answers with it.
+		if m.ask {
+			q.asked++
+		}
 	}
 	clear(q.pending)
 	q.pending = q.pending[:0]

@@ -83,5 +83,6 @@ func (b *backend) end() {
 	}
 	b.d.live.CompareAndSwap(b.s, nil)
 	b.s.close()
+	b.d.function.forget(b.s)
 	b.s = nil
 }

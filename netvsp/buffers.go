@@ -5,9 +5,9 @@ import (
 	"hvnet/rule"
 )
 
-// handleNVSP does what one NVSP message asks for and returns the payload of its
+// handleNVSP does what one NVSP message asks for and answers with the payload of its
 // completion.
-func (s *session) handleNVSP(msg []byte) (reply []byte) {
+func (s *session) handleNVSP(msg []byte, answer func(payload []byte)) {
 	s.mu.Lock()
 	e := s.ctl.handle(msg)
 	if e.op == opMapReceive || e.op == opMapSend {
@@ -33,11 +33,19 @@ func (s *session) handleNVSP(msg []byte) (reply []byte) {
 		// Offered when the answer is on its way: Linux ignores a sub-channel that
 		// comes before it knows how many there are.
 		s.primary().offer = e.n
+	case opSwitchToVF, opSwitchToSynthetic:
+		s.switchPath(e.op == opSwitchToVF, func(fault error) {
+			if fault != nil {
+				s.primary().bad(fault)
+			}
+			answer(nil)
+		})
+		return
 	}
 	if e.fault != nil {
 		s.primary().bad(e.fault)
 	}
-	return e.reply
+	answer(e.reply)
 }
 
 // install takes a mapped buffer into use, or not, and returns the answer. If the

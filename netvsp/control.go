@@ -57,6 +57,8 @@ const (
 	opRevokeReceive    // stop using the receive buffer
 	opRevokeSend       // stop using the send buffer
 	opSubChannels      // once the answer is sent, offer n sub-channels
+	opSwitchToVF       // move the path to the guest to the virtual function, if there is one
+	opSwitchToSynthetic
 )
 
 // An effect is what comes out of a message.
@@ -116,9 +118,7 @@ func (c *control) handle(msg []byte) effect {
 			return effect{reply: c.pad(nvsp.AllocateReceiveBufferComplete{Status: nvsp.StatusFail, ID: m.ID}.Append(nil))}
 		}
 	case nvsp.TypeSwitchDataPath:
-		// There is no virtual function to switch to. The answer is empty all the
-		// same, as for a request in the wrong state.
-		return effect{}
+		return c.switchPath(msg) // answered with nothing, whatever comes of it
 	}
 	return effect{fault: rule.NVSPDirection.Broken("%v is not for this device", t)}
 }

@@ -271,6 +271,7 @@ func FuzzControl(f *testing.F) {
 	}
 	f.Add(seq(nvsp.Init{Min: nvsp.V61, Max: nvsp.V61}, nvsp.NDISConfig{MTU: 1514}, nvsp.SendReceiveBuffer{GPADL: 1, ID: nvsp.ReceiveBufferID},
 		nvsp.SendSendBuffer{GPADL: 2}, nvsp.SubChannelRequest{Op: 1, Count: 3}, nvsp.RevokeSendBuffer{}, nvsp.RevokeReceiveBuffer{}))
+	f.Add(seq(nvsp.Init{Min: nvsp.V4, Max: nvsp.V4}, nvsp.SwitchDataPath{Path: nvsp.PathVF}, nvsp.SwitchDataPath{}))
 	f.Add(seq(nvsp.Init{Min: nvsp.V1, Max: nvsp.V1}, nvsp.OIDQueryEx{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, _ := profile.Lookup(profile.Default)

@@ -204,7 +204,7 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 
 // room returns how many frames one more packet may carry.
 func (q *queue) room() int {
-	if len(q.pending) > 0 || len(q.replies) > maxReplies/2 {
+	if len(q.pending) > 0 && !q.putPending() || len(q.replies) > maxReplies/2 {
 		return 0 // answers first
 	}
 	free := q.ch.Out.Free() - q.reserve() - ring.Need(24+nvsp.MaxSize)

@@ -39,6 +39,9 @@ type Config struct {
 	// own; its port at a switch then has no fixed address. Otherwise such frames
 	// are dropped and counted, as on Hyper-V.
 	AllowSpoofing bool
+	// SRIOV lets the NIC have a virtual function beside it, see [Device.AddVF]. Guests
+	// of NVSP 4 and later that ask for it are told.
+	SRIOV bool
 	// Log gets what guests do wrong; nil means nothing is logged.
 	Log *slog.Logger
 	// Broken, if not nil, is called for each rule that a guest breaks: the error is
@@ -71,6 +74,8 @@ type Device struct {
 	mu   sync.Mutex
 	port Port // from the first open to the guest's end
 	link nic.LinkState
+
+	function function // beside the NIC
 
 	lost counters // of guests that have left, and of frames that met none
 }

@@ -140,7 +140,8 @@ type fakeGuest struct {
 	tid              uint64
 	request          uint32
 	buf              [8192]byte
-	backlog          [][]byte // packets that came before the one that was waited for
+	backlog          [][]byte       // packets that came before the one that was waited for
+	heard            []vmbus.Packet // messages of the host's own that came so
 }
 
 // newGuest returns a guest that has opened the primary channel of a new device.
@@ -253,8 +254,11 @@ func (g *fakeGuest) completion(ch *channel.Channel, tid uint64) []byte {
 		if p.Type == vmbus.PacketCompletion && p.TID == tid {
 			return p.Payload
 		}
-		if p.Type == vmbus.PacketTransferPages {
+		switch p.Type {
+		case vmbus.PacketTransferPages:
 			g.keep(p)
+		case vmbus.PacketInBand:
+			g.heard = append(g.heard, p)
 		}
 	}
 }

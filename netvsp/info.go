@@ -42,6 +42,7 @@ type Info struct {
 	RSS              bool
 	Filter           uint32
 	Link             nic.LinkState
+	VF               VFInfo // the virtual function beside the NIC
 	Stats            Stats
 	Queues           []Stats         // of the open channels, since they were opened
 	Faults, Failures uint64          // rules that guests broke; sends answered with failure
@@ -65,9 +66,12 @@ func (d *Device) Info() Info {
 		Opened: d.opened.Load(), TxDropped: map[Drop]uint64{}, RxDropped: map[Drop]uint64{}}
 	var sum counters
 	d.lost.addTo(&sum)
-	if s := d.live.Load(); s != nil {
-		s.info(&info, &sum)
+	s := d.live.Load()
+	var sriov bool
+	if s != nil {
+		sriov = s.info(&info, &sum)
 	}
+	info.VF = d.function.info(d.cfg.SRIOV, sriov, s)
 	info.Stats = sum.stats()
 	info.Faults, info.Failures, info.Wakeups = sum.faults.Load(), sum.txFailed.Load(), sum.wakeups.Load()
 	for i := range sum.txDropped {
@@ -84,7 +88,8 @@ func (d *Device) Info() Info {
 // Stats returns the frames and bytes of all guests that have had the device.
 func (d *Device) Stats() Stats { return d.Info().Stats }
 
-func (s *session) info(info *Info, sum *counters) {
+// info adds what is of the session, and returns whether its guest has asked for SR-IOV.
+func (s *session) info(info *Info, sum *counters) (sriov bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &s.ctl
@@ -124,4 +129,5 @@ func (s *session) info(info *Info, sum *counters) {
 		info.Queues = append(info.Queues, q.count.stats())
 		q.count.addTo(sum)
 	}
+	return c.sriov()
 }

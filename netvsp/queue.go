@@ -32,6 +32,7 @@ const retry = 5 * time.Millisecond
 // outgoing is an NVSP message for the guest: a completion, or a message of its own.
 type outgoing struct {
 	completion bool
+	ask        bool // the message asks for a completion, which no guest has to send
 	tid        uint64
 	payload    []byte
 }
@@ -68,6 +69,7 @@ type queue struct {
 	ask     request
 	blocked bool // answers are left for want of room in the ring
 	offer   int  // sub-channels to offer once the answer is in the ring
+	follow  bool // a control message may have changed what the guest is to know of a virtual function
 
 	// Under the channel's producer lock.
 	receive  *receiveView
@@ -75,6 +77,7 @@ type queue struct {
 	data     sections
 	pending  []outgoing // what did not fit into the ring
 	replies  [][]byte   // control messages that wait for a section or for room
+	asked    int        // messages of the device's own that the guest may complete
 	delivery delivery
 
 	count counters
@@ -295,15 +298,29 @@ func (q *queue) handle() {
 		return
 	}
 	q.ask = request{}
-	out := outgoing{completion: true, tid: r.tid}
-	if r.kind == requestNVSP {
-		out.payload = q.s.handleNVSP(r.msg)
-	} else if out.payload = q.noBytes; q.s.handleRNDIS(r.msg) == nvsp.StatusSuccess {
-		out.payload = q.okBytes
+	answer := func(payload []byte) {
+		if r.answer {
+			q.complete(outgoing{completion: true, tid: r.tid, payload: payload})
+		}
 	}
-	if r.answer {
-		q.done = append(q.done, out)
+	switch {
+	case r.kind == requestNVSP:
+		q.s.handleNVSP(r.msg, answer)
+	case q.s.handleRNDIS(r.msg) == nvsp.StatusSuccess:
+		q.follow = true
+		answer(q.okBytes)
+	default:
+		answer(q.noBytes)
 	}
+}
+
+// complete has a control message completed, after all that came before it: what is posted
+// from now on comes later.
+func (q *queue) complete(out outgoing) {
+	q.ch.Lock()
+	defer q.ch.Unlock()
+	q.pending = append(append(q.pending, q.done...), out)
+	q.done = q.done[:0]
 }
 
 // finish ends a round: sections that the guest returned are free again, answers go
@@ -320,6 +337,10 @@ func (q *queue) finish() (blocked bool) {
 			q.s.d.log.Warn("offer sub-channels", "err", err)
 		}
 	}
+	if q.follow && !q.blocked {
+		q.follow = false
+		q.s.followVF()
+	}
 	return q.blocked
 }
 
@@ -329,6 +350,10 @@ func (q *queue) answer() (unknown int) {
 	q.ch.Lock()
 	defer q.ch.Unlock()
 	for _, id := range q.freed {
+		if id == associationTID && q.asked > 0 {
+			q.asked--
+			continue
+		}
 		if q.data.giveBack(id) == 0 && q.control.giveBack(id) == 0 {
 			unknown++
 		}

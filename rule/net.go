@@ -42,6 +42,9 @@ var (
 		netH+"NETVSC_RECEIVE_BUFFER_SIZE and NETVSC_SEND_BUFFER_SIZE")
 	BufferRevoke = add("buffer-revoke",
 		"a buffer is revoked after it was set up", netvsc+"netvsc_revoke_recv_buf")
+	DataPath = add("data-path",
+		"SWITCH_DATA_PATH names the synthetic path, or that of a virtual function after the host has announced one",
+		netvsc+"netvsc_switch_datapath and netvsc_send_vf")
 	SubChannels = add("sub-channels",
 		"sub-channels are asked for once, after the receive buffer, at least one and where there may be some; those that were granted are opened",
 		filter+"rndis_set_subchannel")

@@ -17,7 +17,7 @@ const (
 	DropRunt    Drop = iota // shorter than an Ethernet header
 	DropLong                // longer than nic.MaxFrame and a tag
 	DropSource              // the source is a group address or zero
-	DropForged              // the source is the fixed address of another port
+	DropForged              // the source is the fixed address of another port, or, by a second path, not the port's own
 	DropLocal               // the destination is on the port that the frame came from
 	DropClosed              // the port was closed
 	DropOffload             // for the port: it could not be cut as its metadata say
@@ -70,6 +70,7 @@ type PortInfo struct {
 	MAC      nic.MAC // fixed address, zero if the port learns
 	VLAN     string  // as ParseVLAN reads it
 	Stations []Station
+	Path     *PathInfo // nil: the port has no second path
 
 	InFrames, InBytes   uint64 // well-formed frames from the port
 	OutFrames, OutBytes uint64 // frames handed to the port
@@ -118,7 +119,7 @@ func (s *Switch) Ports() []PortInfo {
 func (p *Port) info() PortInfo {
 	c := &p.count
 	info := PortInfo{
-		Name: p.name, MAC: p.mac, VLAN: p.vlan.Load().String(),
+		Name: p.name, MAC: p.mac, VLAN: p.vlan.Load().String(), Path: p.path(),
 		InFrames: c.inFrames.Load(), InBytes: c.inBytes.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(),
 		Flooded: c.flooded.Load(), Moves: c.moves.Load(), NotLearned: c.notLearned.Load(),
@@ -129,7 +130,11 @@ func (p *Port) info() PortInfo {
 			info.Dropped[Drop(d)] = n
 		}
 	}
-	if n := p.out.Malformed.Load(); n > 0 {
+	n := p.out.Malformed.Load()
+	if x := p.second.Load(); x != nil {
+		n += x.out.Malformed.Load()
+	}
+	if n > 0 {
 		info.Dropped[DropOffload] = n
 	}
 	return info

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"hvnet/nic"
@@ -16,6 +17,10 @@ type Port struct {
 	out    *offload.Sink
 	slot   int
 	closed atomic.Bool
+
+	way     atomic.Pointer[way]  // by which frames leave
+	second  atomic.Pointer[Path] // nil: there is no other
+	turning sync.Mutex           // held while way changes
 
 	learned int // stations learned here; guarded by sw.mu
 	count   counters
@@ -44,7 +49,10 @@ const maxNews = 64
 
 // WriteFrames takes a batch of frames that came in on the port. Everything about
 // them is done when it returns: nothing of the batch is kept.
-func (p *Port) WriteFrames(frames []nic.Frame) {
+func (p *Port) WriteFrames(frames []nic.Frame) { p.take(nil, frames) }
+
+// take is WriteFrames for frames that came by a path, nil for the port's own.
+func (p *Port) take(by *Path, frames []nic.Frame) {
 	if len(frames) == 0 {
 		return
 	}
@@ -56,7 +64,7 @@ func (p *Port) WriteFrames(frames []nic.Frame) {
 	st := s.staging.Get().(*staging)
 	now := s.seconds()
 	in := p.vlan.Load()
-	ports, whole := p.sort(st, in, frames, now)
+	ports, whole := p.sort(st, by, in, frames, now)
 	if len(st.news) > 0 {
 		s.learn(p, in, st.news, now)
 		st.news = st.news[:0]
@@ -75,6 +83,10 @@ func (p *Port) WriteFrames(frames []nic.Frame) {
 		p.scatter(st, in, ports, frames)
 	}
 	p.count.add(&st.counts)
+	if by != nil {
+		by.inFrames.Add(st.counts.frames)
+		by.inBytes.Add(st.counts.bytes)
+	}
 	st.counts = tally{}
 	s.staging.Put(st)
 }
@@ -87,7 +99,7 @@ func (p *Port) floods(q *Port, to int32) bool {
 
 // sort decides where each frame goes. It returns the ports of that instant and the
 // destination that all frames share, or mixed.
-func (p *Port) sort(st *staging, in *VLAN, frames []nic.Frame, now int64) (ports []*Port, whole int32) {
+func (p *Port) sort(st *staging, by *Path, in *VLAN, frames []nic.Frame, now int64) (ports []*Port, whole int32) {
 	s := p.sw
 	st.dst, st.tagged = st.dst[:0], false
 	var lastSrc, lastDst address // zero is no valid source, and never looked up
@@ -114,7 +126,7 @@ func (p *Port) sort(st *staging, in *VLAN, frames []nic.Frame, now int64) (ports
 			if news && len(st.news) < maxNews {
 				st.news = append(st.news, src)
 			}
-			lastSrc, srcForged = src, forged
+			lastSrc, srcForged = src, forged || by != nil && !p.mac.IsZero() && src.mac != p.mac
 		}
 		if srcForged {
 			st.counts.dropped[DropForged]++

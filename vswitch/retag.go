@@ -69,7 +69,7 @@ func (p *Port) flush(w *retagging) {
 	w.n, w.body = 0, w.body[:0]
 }
 
-// send hands a batch to what is behind the port.
+// send hands a batch to what is behind the port, by the way that is in use.
 func (p *Port) send(frames []nic.Frame) {
 	var n uint64
 	for i := range frames {
@@ -77,5 +77,11 @@ func (p *Port) send(frames []nic.Frame) {
 	}
 	p.count.outFrames.Add(uint64(len(frames)))
 	p.count.outBytes.Add(n)
-	p.out.WriteFrames(frames)
+	w := p.enter()
+	if w.path != nil {
+		w.path.outFrames.Add(uint64(len(frames)))
+		w.path.outBytes.Add(n)
+	}
+	w.out.WriteFrames(frames)
+	w.users.RUnlock()
 }

@@ -12,7 +12,8 @@
 // port, group and zero source addresses are refused, and a port's fixed address
 // can't be taken over by another port. The rules are those of a transparent bridge
 // (IEEE 802.1Q, "Learning" and "Forwarding") without spanning tree; which VLANs a port is in,
-// and with what tags, is its [VLAN].
+// and with what tags, is its [VLAN]. What is behind a port may have a second way to it, of which
+// one is in use at a time: [Path].
 package vswitch
 
 import (
@@ -119,6 +120,7 @@ func (s *Switch) Connect(name string, out nic.Sink, opt PortOptions) (*Port, err
 	}
 	p := &Port{sw: s, name: name, mac: opt.MAC, out: offload.NewSink(out), slot: slot}
 	p.vlan.Store(&opt.VLAN)
+	p.way.Store(&way{out: p.out})
 	if !opt.MAC.IsZero() {
 		if q := s.fixed[opt.MAC]; q != nil {
 			return nil, fmt.Errorf("connect port %s: address %v: %w %s", name, opt.MAC, ErrMACInUse, q.name)
