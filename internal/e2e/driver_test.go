@@ -116,7 +116,7 @@ func newDriverRigOn(t testing.TB, p profile.Profile, vps int, cfg netvsc.Config)
 		t.Fatal(err)
 	}
 	r := &driverRig{port: newDriverPort(), served: make(chan error, 1), guest: g}
-	r.device = netvsp.New(netvsp.Config{Name: "port", MAC: driverMAC, Profile: p}, func(nic.Sink) (netvsp.Port, error) { return r.port, nil })
+	r.device = netvsp.New(netvsp.Config{Name: "port", MAC: driverMAC, Profile: p, SRIOV: true}, func(nic.Sink) (netvsp.Port, error) { return r.port, nil })
 	srv := vmbushost.New(g, vmbushost.Config{Versions: p.VMBus})
 	r.server = srv
 	r.offerDevice(t)
