@@ -110,6 +110,8 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 	serveSuspend(handlers, d)
 	servePlacement(handlers, d)
 	serveDetails(handlers, d)
+	var n news
+	n.watch(handlers)
 	var s *Server
 	var err error
 	// Twice, because the last server of the namespace removes the directory, and
@@ -125,6 +127,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 	if err != nil {
 		return nil, fmt.Errorf("serve driver of %s: %w", iface, err)
 	}
+	s.Stream(methodWatch, n.stream)
 	s.removed = func() { os.Remove(namespaceDir(netns)) } // if it is empty
 	return s, nil
 }
@@ -137,7 +140,10 @@ type Client struct {
 	snap snapshot
 }
 
-var _ ethtool.Device = (*Client)(nil)
+var (
+	_ ethtool.Device  = (*Client)(nil)
+	_ ethtool.Watcher = (*Client)(nil)
+)
 
 // Device finds the driver of an interface of the network namespace. The error is
 // nic.ErrNoDevice if none runs.

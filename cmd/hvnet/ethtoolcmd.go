@@ -23,6 +23,16 @@ func (c *ethtoolCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	lookup := func(name string) (ethtool.Device, error) { return anyDevice(ctx, inode, name) }
+	if len(c.Args) > 0 && c.Args[0] == "--monitor" {
+		names, err := control.Interfaces(inode)
+		if err != nil {
+			return err
+		}
+		if status := ethtool.Monitor(ctx, c.Args[1:], names, lookup, s.out, s.err); status != 0 {
+			return exitError{status: status}
+		}
+		return nil
+	}
 	if status := ethtool.Run(ctx, c.Args, lookup, s.out, s.err); status != 0 {
 		return exitError{status: status}
 	}

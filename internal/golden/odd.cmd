@@ -17,8 +17,6 @@ ethtool -P *
 ethtool -t *
 ethtool --cable-test *
 ethtool --get-tunable * x
-ethtool --monitor
-ethtool --monitor eth0
 ethtool -a nosuch
 ethtool -A nosuch rx on
 ethtool -c nosuch
