@@ -25,7 +25,9 @@ func TestWatch(t *testing.T) {
 	watch := func(ctx context.Context) (heard chan ethtool.Change, ended chan error) {
 		heard, ended = make(chan ethtool.Change, 8), make(chan error, 1)
 		begun := make(chan struct{})
-		go func() { ended <- c.Watch(ctx, func() { close(begun) }, func(change ethtool.Change) { heard <- change }) }()
+		go func() {
+			ended <- c.Watch(ctx, func() { close(begun) }, func(change ethtool.Change) { heard <- change })
+		}()
 		<-begun
 		return heard, ended
 	}
