@@ -79,7 +79,7 @@ func TestForwarded(t *testing.T) {
 					}
 				}
 			}
-			if mean := meanFrame(t, router, "eth0"); mean < 3000 {
+			if mean := meanFrame(t, router, "eth0"); mean < longFrame {
 				t.Errorf("the router received %d bytes a frame", mean)
 			}
 			if mean := meanFrame(t, receiver, "line"); mean < mss-100 || mean > mss+80 {

@@ -148,7 +148,7 @@ func TestNIC(t *testing.T) {
 	}
 	both("with offloads")
 	for iface, ns := range map[string]*lab.Netns{"veth0": w.host, "veth1": w.peer} {
-		if n := meanFrame(t, ns, iface); n < 3000 {
+		if n := meanFrame(t, ns, iface); n < longFrame {
 			t.Errorf("%s got frames of %d bytes on average: super-frames do not pass whole", iface, n)
 		}
 	}
