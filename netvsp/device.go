@@ -129,7 +129,7 @@ func (d *Device) open() (Port, error) {
 }
 
 // Unplug takes the device off its port until a guest opens it anew: nothing that the
-// guest sends goes anywhere, but it is still answered. A host does it with a NIC that
+// guest sends goes anywhere, but it is still answered, and nothing comes to it any more. A host does it with a NIC that
 // it has rescinded and that the guest has not let go of.
 func (d *Device) Unplug() {
 	d.mu.Lock()
@@ -138,5 +138,8 @@ func (d *Device) Unplug() {
 	d.mu.Unlock()
 	if port != nil {
 		port.Close()
+	}
+	if s := d.live.Load(); s != nil {
+		s.unplug() // whoever sends may not have seen yet that the port is closed
 	}
 }

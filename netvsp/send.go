@@ -141,7 +141,8 @@ func (q *queue) frames() error {
 		switch {
 		case open:
 			q.check()
-		case q.closing.Load():
+		case q.closing.Load(), q.s.halted.Load():
+			// Linux may have a frame under way when it halts.
 			q.count.txDropped[DropClosing].Add(1)
 			q.batch.drop()
 		default:

@@ -40,6 +40,7 @@ type session struct {
 	// What the data path looks at, once per batch.
 	filter atomic.Uint32 // packet filter; 0: nothing is indicated
 	open   atomic.Bool   // RNDIS is initialized: the guest may send
+	halted atomic.Bool   // RNDIS was, until the guest has halted it
 	mac    atomic.Pointer[nic.MAC]
 	sums   atomic.Uint32                // rxSums
 	in     atomic.Pointer[offload.Sink] // in front of the steering: cuts what the guest does not coalesce
@@ -199,7 +200,10 @@ func (s *session) apply(ch change) {
 		s.sums.Store(uint32(s.rndis.sums))
 		s.takes()
 	}
-	s.open.Store(s.rndis.initialized)
+	open := s.rndis.initialized
+	if was := s.open.Swap(open); was || open {
+		s.halted.Store(!open)
+	}
 	if ch&changedFilter == 0 {
 		return
 	}
@@ -207,6 +211,14 @@ func (s *session) apply(ch change) {
 	if s.rndis.filter == 0 {
 		s.settle()
 	}
+}
+
+// unplug keeps frames from the guest from now on, those too that are on their way.
+func (s *session) unplug() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filter.Store(0)
+	s.settle()
 }
 
 // settle waits until everyone who saw an older packet filter or steering has delivered:
