@@ -72,6 +72,13 @@ func (r *rig) up(t *testing.T) {
 // ping checks that the gateway answers.
 func (r *rig) ping(t *testing.T) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			for _, p := range r.host.Ports() {
+				t.Logf("port %s: guest %+v, dropped %v", p.Switch.Name, p.Guest, p.Drops())
+			}
+		}
+	}()
 	r.Run(t, "ping -q -c 3 -i 0.2 -w 20 "+gateway)
 }
 
