@@ -49,9 +49,9 @@ func (r *rig) flood(t *testing.T) (stop func()) {
 	}
 }
 
-// hard are steps that Linux does not always come through in QEMU, whatever the host does:
-// it may have a frame under way when it has let go of the device. They are for people who
-// look at what happened (HVNET_LONG=1).
+// hard are steps under a flood of pings that do not always end well, one time in nine or
+// so, for a reason that is not found yet. They are for people who look for it
+// (HVNET_LONG=1).
 var hard = map[string]bool{"reload of hv_netvsc under load": true, "rescind and offer under load": true}
 
 const netvscDriver = "/sys/bus/vmbus/drivers/hv_netvsc"
