@@ -328,6 +328,12 @@ func (g *fakeGuest) account() {
 	defer s.mu.Unlock()
 	where := map[int32]bool{}
 	given := 0
+	for _, q := range s.queues { // or sections go to the pool meanwhile
+		if q != nil {
+			q.ch.Lock()
+			defer q.ch.Unlock()
+		}
+	}
 	s.pool.mu.Lock()
 	for _, i := range s.pool.free {
 		where[i] = true
@@ -341,7 +347,6 @@ func (g *fakeGuest) account() {
 		if q == nil {
 			continue // closed alone
 		}
-		q.ch.Lock()
 		if len(q.data.free) > 0 {
 			g.t.Fatalf("channel %d has kept %d sections", q.index, len(q.data.free))
 		}
@@ -354,7 +359,6 @@ func (g *fakeGuest) account() {
 				where[i] = true
 			}
 		}
-		q.ch.Unlock()
 	}
 	if len(where)+given != s.receive.count {
 		g.t.Fatalf("%d sections free and %d given of %d", len(where), given, s.receive.count)
