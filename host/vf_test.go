@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,7 +185,7 @@ func (f *flow) check(t *testing.T, what string, n uint32) {
 // until waits for something.
 func until(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !is(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Errorf("waiting for %s", what)
 			return

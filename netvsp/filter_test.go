@@ -111,3 +111,17 @@ func TestFilterSettles(t *testing.T) {
 	q.ch.Unlock()
 	<-done
 }
+
+// TestUnplugged: a sender that has not heard yet that the port is closed gives the guest
+// nothing any more, or it would have sections that it can't return when it is told that the
+// NIC is gone.
+func TestUnplugged(t *testing.T) {
+	g := newGuest(t, "ws2022")
+	g.up(nvsp.V61)
+	g.dev.WriteFrames(batchOf(3, 100))
+	g.dev.Unplug()
+	g.dev.WriteFrames(batchOf(4, 100))
+	if info := g.dev.Info(); info.Stats.RxFrames != 3 || info.RxDropped[DropFilter] != 4 {
+		t.Errorf("%d frames are delivered, %d are not, want 3 and 4", info.Stats.RxFrames, info.RxDropped[DropFilter])
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -54,15 +55,17 @@ func serveEthtool(ctx context.Context, listener *os.File, devices Devices) {
 	if err != nil {
 		return
 	}
+	var calls sync.WaitGroup
+	defer calls.Wait() // each ends with ctx
 	for {
 		var n notification
 		if !next(rc, &n) {
 			return
 		}
-		go func() {
+		calls.Go(func() {
 			c := call{rc, n}
 			c.respond(c.answer(ctx, devices))
-		}()
+		})
 	}
 }
 
