@@ -91,6 +91,7 @@ type port struct {
 	guest   hv.Guest
 	bus     *vmbushost.Server
 	offered *vmbushost.Offered // nil while the NIC is taken away
+	leaving bool               // it is being taken away
 	watch   *conform.Watch     // nil if nobody watches
 	vf      place              // of a virtual function
 }
@@ -321,7 +322,7 @@ func (h *Host) Close(ctx context.Context) error {
 		}
 	}
 	h.mu.Unlock()
-	takeAway(held...)
+	takeAway(ctx, held...)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	for _, p := range held {

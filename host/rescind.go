@@ -1,8 +1,10 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"hvnet/vmbus"
@@ -17,34 +19,44 @@ var ErrNoPort = errors.New("there is no such port")
 // Rescind takes the NIC of a port away from its guest, in the middle of whatever the
 // guest does with it. The guest stays attached.
 func (h *Host) Rescind(name string) error {
-	return h.change("rescind", name, func(p *port) error {
-		if p.offered == nil {
+	var leaving *port
+	err := h.change("rescind", name, func(p *port) error {
+		if p.offered == nil || p.leaving {
 			return errors.New("the NIC is taken away already")
 		}
-		takeAway(p)
-		p.offered = nil
+		p.leaving, leaving = true, p
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	takeAway(context.Background(), leaving)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	leaving.offered, leaving.leaving = nil, false
+	return nil
 }
 
-// takeAway takes NICs from their guests. First nothing more goes to the guests, and only
-// when they have returned the receive sections that they had are they told: once it has been
-// told, Linux can't send a receive completion any more, and waits for ever until it has.
-func takeAway(ports ...*port) {
+// takeAway takes NICs from their guests. First the cable is pulled, and only when the guests
+// have come to rest are they told: from then on Linux can neither complete what it has
+// received nor take the completions of what it has sent, and waits for ever until it has.
+func takeAway(ctx context.Context, ports ...*port) {
+	ctx, cancel := context.WithTimeout(ctx, restTime)
+	defer cancel()
+	var all sync.WaitGroup
 	for _, p := range ports {
-		p.dev.Unplug()
+		all.Go(func() {
+			p.dev.Unplug()
+			p.dev.Rest(ctx)
+			p.offered.Rescind()
+		})
 	}
-	end := time.Now().Add(drainTime)
-	for _, p := range ports {
-		for p.dev.Info().Receive.InFlight > 0 && time.Now().Before(end) {
-			time.Sleep(time.Millisecond)
-		}
-		p.offered.Rescind()
-	}
+	all.Wait()
 }
 
-// drainTime is how long guests get to return their receive sections.
-const drainTime = time.Second
+// restTime is how long guests get to come to rest. Linux looks at its link every two
+// seconds at most.
+const restTime = 3 * time.Second
 
 // Offer gives the NIC of a port back to its guest, after Rescind. The guest sees it
 // as soon as it has let go of it.

@@ -128,9 +128,9 @@ func (d *Device) open() (Port, error) {
 	return port, nil
 }
 
-// Unplug takes the device off its port until a guest opens it anew: nothing that the
-// guest sends goes anywhere, but it is still answered, and nothing comes to it any more. A host does it with a NIC that
-// it has rescinded and that the guest has not let go of.
+// Unplug takes the device off its port until a guest opens it anew: the guest is told that
+// its link is down; what it sends all the same goes nowhere, but is still answered, and
+// nothing comes to it any more.
 func (d *Device) Unplug() {
 	d.mu.Lock()
 	port := d.port

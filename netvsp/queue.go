@@ -52,7 +52,8 @@ type queue struct {
 	// Of who takes what the guest sends, and holds taking. work is held while frames
 	// of a batch are on their way, that is, while the send buffer is looked at.
 	taking  sync.Mutex
-	over    bool // nobody takes anything any more
+	over    bool   // nobody takes anything any more
+	heard   uint64 // ring packets
 	work    sync.Mutex
 	sendBuf buffer
 	longest int // frame in bytes, tag included
@@ -278,6 +279,7 @@ func (q *queue) round() (empty bool) {
 	for n := 0; n < maxRound && q.ask.kind == requestNone; n++ {
 		b, err := q.ch.In.Next(q.packet[:])
 		if err == ring.ErrTooBig {
+			q.heard++
 			q.bad(errPacketSize)
 			continue
 		}
@@ -285,6 +287,7 @@ func (q *queue) round() (empty bool) {
 			empty = true // or corrupt, which take looks at
 			break
 		}
+		q.heard++
 		q.received(b)
 	}
 	q.emit()

@@ -213,12 +213,14 @@ func (s *session) apply(ch change) {
 	}
 }
 
-// unplug keeps frames from the guest from now on, those too that are on their way.
+// unplug keeps frames from the guest from now on, those too that are on their way, and
+// tells it that the link is down, so that it stops sending.
 func (s *session) unplug() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.filter.Store(0)
 	s.settle()
+	s.mu.Unlock()
+	s.indicate(func(a *adapter) [][]byte { return a.setLink(nic.LinkState{Mbps: a.link.Mbps}) })
 }
 
 // settle waits until everyone who saw an older packet filter or steering has delivered:

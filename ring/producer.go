@@ -66,6 +66,10 @@ func (p *Producer) Free() int {
 	return p.free
 }
 
+// Empty reports whether the peer has taken all that was published. A corrupt ring is empty:
+// nobody takes anything from it.
+func (p *Producer) Empty() bool { return !p.sample() || p.read == p.published }
+
 // Put writes one packet: head, which begins with the 16-byte descriptor, then
 // body, then zeros up to a multiple of 8 bytes, then the trailer. Put writes the
 // descriptor's length field itself; the rest of the descriptor is the caller's,

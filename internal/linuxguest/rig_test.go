@@ -1,12 +1,15 @@
 package linuxguest_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"hvnet/host"
@@ -29,6 +32,24 @@ type rig struct {
 	host *host.Host
 }
 
+// heard is what a host says, whoever of it, and be it after the test.
+type heard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (h *heard) Write(b []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.Write(b)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
+}
+
 // newRig boots a machine on a host.
 func newRig(t *testing.T, m linuxguest.Machine, cfg host.Config) *rig {
 	t.Helper()
@@ -42,8 +63,15 @@ func newRig(t *testing.T, m linuxguest.Machine, cfg host.Config) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	said := new(heard)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	h := host.New(cfg)
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the host says:\n%s", said)
+		}
 		if err := h.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
