@@ -32,16 +32,16 @@ func ethtool(ctl *os.File, name string, words []uint32) error {
 	})
 }
 
-// channels returns how many receive queues an interface has: one, if its driver says
-// nothing.
-func channels(ctl *os.File, name string) (int, error) {
+// channels returns how many queues an interface has to receive and to send: one, if its
+// driver says nothing.
+func channels(ctl *os.File, name string) (rx, tx int, err error) {
 	// struct ethtool_channels: command; maxima and counts of rx, tx, other, combined
 	c := [9]uint32{0: unix.ETHTOOL_GCHANNELS}
-	err := ethtool(ctl, name, c[:])
+	err = ethtool(ctl, name, c[:])
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return 1, nil
+		return 1, 1, nil
 	}
-	return max(1, int(c[5]+c[8])), err
+	return max(1, int(c[5]+c[8])), max(1, int(c[6]+c[8])), err
 }
 
 // flagTxVLAN is ETH_FLAG_TXVLAN: the device puts in tags.

@@ -55,9 +55,14 @@ func up(t testing.TB, name string) {
 // veth makes two interfaces, up, each the other's wire, with a number of queues.
 func veth(t testing.TB, a, b string, mtu, queues int) {
 	t.Helper()
+	vethQueues(t, a, b, mtu, queues, queues)
+}
+
+func vethQueues(t testing.TB, a, b string, mtu, rx, tx int) {
+	t.Helper()
 	check(t, netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: a, MTU: mtu, NumTxQueues: queues, NumRxQueues: queues},
-		PeerName:  b, PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
+		LinkAttrs: netlink.LinkAttrs{Name: a, MTU: mtu, NumTxQueues: tx, NumRxQueues: rx},
+		PeerName:  b, PeerNumTxQueues: uint32(tx), PeerNumRxQueues: uint32(rx),
 	}))
 	for _, name := range []string{a, b} {
 		check(t, netlink.LinkSetMTU(iface(t, name), mtu))

@@ -66,7 +66,7 @@ type queue struct {
 	next   uint32   // producer of tx, ahead of what the kernel sees
 	out    sendStats
 
-	last    unix.XDPStatistics
+	last unix.XDPStatistics
 }
 
 // openQueue makes a socket for a queue of an interface. It has frames once a program

@@ -50,6 +50,7 @@ type Link struct {
 	promisc  *os.File // a packet socket that receives nothing: the interface is promiscuous as long as it is open
 	program  *program
 	queues   []*queue
+	senders  []*queue // of the queues: there may be less to send than to receive
 	closed   atomic.Bool
 	state    atomic.Pointer[packet.State]
 	writeCut atomic.Int32 // the longest frame to send without its tag, in bytes
@@ -87,7 +88,7 @@ func Open(ctx context.Context, name string) (l *Link, err error) {
 		return l, fmt.Errorf("%w: it is %d, and AF_XDP takes %d at most, a page for a frame; packet sockets take any", ErrMTU, s.MTU, MaxMTU)
 	}
 	l.set(s)
-	n, err := channels(l.control, name)
+	n, senders, err := channels(l.control, name)
 	if err != nil {
 		return l, fmt.Errorf("ask for the number of its queues: %w", err)
 	}
@@ -104,6 +105,7 @@ func Open(ctx context.Context, name string) (l *Link, err error) {
 			return l, err
 		}
 	}
+	l.senders = l.queues[:min(n, senders)]
 	l.promisc, err = promiscuous(l.index)
 	return l, err
 }
@@ -233,7 +235,7 @@ func (l *Link) WriteFrames(frames []nic.Frame) {
 		for n < len(frames) && frames[n].Channel == frames[0].Channel {
 			n++
 		}
-		l.queues[int(frames[0].Channel)%len(l.queues)].write(frames[:n], longest)
+		l.senders[int(frames[0].Channel)%len(l.senders)].write(frames[:n], longest)
 		frames = frames[n:]
 	}
 }

@@ -62,6 +62,24 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// TestFewSenders has an interface with less queues to send than to receive.
+func TestFewSenders(t *testing.T) {
+	enter(t)
+	vethQueues(t, "v0", "v1", 1500, 2, 1)
+	a, b := open(t, "v0"), open(t, "v1")
+	if len(a.queues) != 2 || len(a.senders) != 1 {
+		t.Fatalf("%d queues, %d of them to send", len(a.queues), len(a.senders))
+	}
+	in := receive(t, b)
+	for i := range uint16(3) {
+		f := packets.Split(packets.Shape{}.Frame(packets.Random(100)))
+		f.Channel = i
+		a.WriteFrames([]nic.Frame{f})
+		in.expect(t, "by any channel", &f)
+	}
+	lossless(t, a, b)
+}
+
 // TestPacket has a packet socket at the other end of the wire, which completes and cuts
 // nothing itself.
 func TestPacket(t *testing.T) {
