@@ -12,11 +12,12 @@ func TestNoAllocation(t *testing.T) {
 	exchange := func() {
 		a.WriteFrames(list)
 		for got := 0; got < len(list); {
-			if err := q.rc.Read(q.once); err != nil {
+			if err := q.rc.Read(q.turn); err != nil {
 				t.Fatal(err)
 			}
 			got += q.n
 			q.giveBack()
+			q.passing.Unlock()
 		}
 	}
 	exchange()

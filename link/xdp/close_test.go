@@ -3,6 +3,7 @@ package xdp
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -92,12 +93,16 @@ func TestCrash(t *testing.T) {
 	if name := os.Getenv("HVNET_TEST_CRASH"); name != "" {
 		open(t, name)
 		fmt.Println("open")
-		select {} // until it is killed
+		io.Copy(io.Discard, os.Stdin) // until it is killed
+		fmt.Println("not killed")
 	}
 	enter(t)
 	veth(t, "v0", "v1", 1500, 1)
 	c := exec.Command(os.Args[0], "-test.run=^TestCrash$")
 	c.Env = append(os.Environ(), "HVNET_TEST_CRASH=v0")
+	in, err := c.StdinPipe()
+	check(t, err)
+	defer in.Close()
 	out, err := c.StdoutPipe()
 	check(t, err)
 	check(t, c.Start()) // in the namespace of this thread
@@ -109,7 +114,9 @@ func TestCrash(t *testing.T) {
 		t.Errorf("promiscuity %d, %+v", p.Promisc, p.Xdp)
 	}
 	check(t, c.Process.Kill())
-	c.Wait()
+	if err := c.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the process ended with %v", err)
+	}
 	clean(t, "v0")
 	open(t, "v0")
 }

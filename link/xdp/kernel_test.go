@@ -39,14 +39,15 @@ func elsewhere(t *testing.T) (call func(func(namespace *os.File) error) error) {
 		runtime.LockOSThread() // for good: the namespace ends with the thread
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		namespace, noFile := os.Open("/proc/thread-self/ns/net")
-		defer namespace.Close()
+		err = errors.Join(err, noFile)
 		for f := range calls {
-			if err = errors.Join(err, noFile); err == nil {
+			if err == nil {
 				errs <- f(namespace)
 			} else {
 				errs <- err
 			}
 		}
+		namespace.Close() // nil is no file, and does nothing
 	}()
 	return func(f func(*os.File) error) error {
 		calls <- f

@@ -52,7 +52,9 @@ type queue struct {
 	zeroCopy   bool
 
 	// Of Receive.
-	once     func(fd uintptr) bool
+	turn     func(fd uintptr) bool
+	passing  sync.Mutex // held from before a batch is received until its chunks are given back
+	to       nic.Sink   // under passing; nil: nobody receives
 	frames   [batch]nic.Frame
 	taken    int // entries of rx that frames are of, those too short too
 	n        int // frames
@@ -87,7 +89,7 @@ func openQueue(ctx context.Context, index int32, number int) (q *queue, err erro
 	if q.rc, err = q.file.SyscallConn(); err != nil {
 		return q, err
 	}
-	q.once = q.receive
+	q.turn = q.takeTurn
 	// The memory is what limits how much may wait to be sent.
 	if err := unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*sent*chunk); err != nil {
 		return q, fmt.Errorf("SO_SNDBUFFORCE: %w", err)

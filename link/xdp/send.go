@@ -77,7 +77,9 @@ func (q *queue) kick() outcome {
 		switch e {
 		case 0, unix.EINTR, unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 		case unix.EBUSY:
-			q.out.busy++ // one frame, which the interface has dropped
+			// One frame, which the interface has dropped. Of what it drops while the kernel
+			// sends for the poller nobody is told.
+			q.out.busy++
 		case unix.ENETDOWN, unix.ENXIO, unix.ENODEV:
 			return down
 		default:

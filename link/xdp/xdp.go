@@ -6,14 +6,19 @@
 //
 // A program in the driver (XDP), or behind it if it has none, gives the frames of each
 // receive queue to that queue's socket. All of them: the machine's own stack is deaf on the
-// interface as long as the link is open. Program and sockets end with the process, however
-// that ends.
+// interface as long as the link is open, and tcpdump there sees nothing, of what is sent
+// neither. Program and sockets end with the process, however that ends.
 //
 // Frames are as on a wire, and fit a page: there is no word for a checksum to be completed,
 // a super-frame, or a tag that was taken out. Cards complete and cut nothing for this
 // link, and what they take out is lost: `ethtool -K IF rxvlan off` for frames with tags.
 // The other end of a veth is no wire, and leaves all of that in what it sends, unless
 // [Plain] was called for it.
+//
+// Measured in turns on veths, where the kernel copies each frame, a Link sends 1.5 to 1.9
+// times as many frames of 64 or 1514 bytes per second as a packet.Link does, and receives
+// 0.85 to 1.05 times as many. What the other lets the kernel carry as frames of 64 KiB it
+// gets in segments: 0.2 times the payload.
 package xdp
 
 import (
@@ -47,7 +52,7 @@ type Link struct {
 	name     string
 	index    int32
 	control  *os.File // an rtnetlink socket of the interface's namespace
-	promisc  *os.File // a packet socket that receives nothing: the interface is promiscuous as long as it is open
+	promisc  *os.File // a packet socket that receives nothing, for as long as which the interface is promiscuous, or not
 	program  *program
 	queues   []*queue
 	senders  []*queue // of the queues: there may be less to send than to receive
@@ -56,7 +61,8 @@ type Link struct {
 	writeCut atomic.Int32 // the longest frame to send without its tag, in bytes
 
 	mu    sync.Mutex
-	users int // of the queues' memory: 1 until Close, and each Receive
+	users int    // of the queues' memory: 1 until Close, and each Receive and Flush
+	joins uint16 // what promisc makes of the interface
 }
 
 var _ nic.Taker = (*Link)(nil)
@@ -106,17 +112,28 @@ func Open(ctx context.Context, name string) (l *Link, err error) {
 		}
 	}
 	l.senders = l.queues[:min(n, senders)]
-	l.promisc, err = promiscuous(l.index)
-	return l, err
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return l, fmt.Errorf("open a packet socket: %w", err)
+	}
+	l.promisc = os.NewFile(uintptr(fd), "packet")
+	l.joins = unix.PACKET_MR_PROMISC
+	return l, l.member(unix.PACKET_ADD_MEMBERSHIP, l.joins)
 }
 
-// look returns the interface's state now.
+// look finds the interface, and returns its state now.
 func (l *Link) look(ctx context.Context) (s packet.State, err error) {
+	l.index, err = rtnl.Index(l.control, l.name)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return s, fmt.Errorf("%w in this network namespace", packet.ErrNoInterface)
+	case err != nil:
+		return s, err
+	}
 	enough := errors.New("enough")
-	notEthernet := false
-	err = rtnl.Watch(ctx, l.control, rtnl.Interface{Name: l.name}, func(now rtnl.State) error {
-		l.index, notEthernet = now.Index, !now.Ethernet
-		s = state(now)
+	ethernet := false
+	err = rtnl.Watch(ctx, l.control, rtnl.Interface{Index: l.index}, func(now rtnl.State) error {
+		s, ethernet = state(now), now.Ethernet
 		return enough
 	})
 	switch {
@@ -124,9 +141,9 @@ func (l *Link) look(ctx context.Context) (s packet.State, err error) {
 		return s, ctx.Err()
 	case err != enough:
 		return s, err
-	case l.index == 0:
+	case !s.Present:
 		return s, fmt.Errorf("%w in this network namespace", packet.ErrNoInterface)
-	case notEthernet:
+	case !ethernet:
 		return s, packet.ErrNotEthernet
 	}
 	return s, nil
@@ -140,19 +157,46 @@ func state(now rtnl.State) packet.State {
 	return packet.State{Present: true, Up: now.Up, Carrier: now.Carrier, MTU: now.MTU, MAC: now.MAC}
 }
 
-// promiscuous makes an interface receive frames for others, until the file is closed.
-func promiscuous(index int32) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open a packet socket: %w", err)
-	}
-	m := unix.PacketMreq{Ifindex: index, Type: unix.PACKET_MR_PROMISC}
-	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("have it receive frames for others (promiscuous mode): %w", err)
-	}
-	return os.NewFile(uintptr(fd), "promiscuous"), nil
+// member has the interface receive frames for others as well as its own (PACKET_MR_PROMISC)
+// or those for groups (PACKET_MR_ALLMULTI), or no longer.
+func (l *Link) member(option int, membership uint16) error {
+	return rtnl.Control(l.promisc, func(fd int) error {
+		m := unix.PacketMreq{Ifindex: l.index, Type: membership}
+		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, option, &m); err != nil {
+			return fmt.Errorf("have it receive frames for others or for groups: %w", err)
+		}
+		return nil
+	})
 }
+
+// SetPromiscuous has the interface receive what is for others too, as it does from the
+// beginning, or no longer: then only its own and all groups' frames. What its users want
+// besides stays. At an interface that is gone it does nothing.
+func (l *Link) SetPromiscuous(on bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to := uint16(unix.PACKET_MR_ALLMULTI)
+	if on {
+		to = unix.PACKET_MR_PROMISC
+	}
+	if to == l.joins || l.closed.Load() {
+		return nil
+	}
+	err := l.member(unix.PACKET_ADD_MEMBERSHIP, to)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return nil
+	case err != nil:
+		return fmt.Errorf("interface %s: %w", l.name, err)
+	}
+	// It can't fail, but for an interface that is gone.
+	l.member(unix.PACKET_DROP_MEMBERSHIP, l.joins)
+	l.joins = to
+	return nil
+}
+
+// Index returns the number of the interface, which stays.
+func (l *Link) Index() int32 { return l.index }
 
 // Name returns the interface's name.
 func (l *Link) Name() string { return l.name }
@@ -211,7 +255,7 @@ func (l *Link) Receive(to nic.Sink) error {
 	defer l.leave()
 	errs := make(chan error, len(l.queues))
 	for _, q := range l.queues {
-		go func() { errs <- q.pass(to) }()
+		go func() { errs <- q.serve(to) }()
 	}
 	var err error
 	for range l.queues {
@@ -221,6 +265,23 @@ func (l *Link) Receive(to nic.Sink) error {
 		return net.ErrClosed
 	}
 	return fmt.Errorf("receive from %s: %w", l.name, err)
+}
+
+// Flush passes on what the interface has received and nobody has yet, in place of Receive,
+// which goes on afterwards. When it returns nil, all that had come to the link before the
+// call was passed on, and the sink has returned from it. It fails with the error of ctx,
+// which ends it between batches, and with net.ErrClosed.
+func (l *Link) Flush(ctx context.Context) error {
+	if !l.use() {
+		return net.ErrClosed
+	}
+	defer l.leave()
+	for _, q := range l.queues {
+		if err := q.flush(ctx); err != nil {
+			return fmt.Errorf("wait for an end of what %s receives: %w", l.name, err)
+		}
+	}
+	return nil
 }
 
 // Takes implements nic.Taker: frames leave nothing to be done.
@@ -284,6 +345,15 @@ func (l *Link) Close() error {
 		return fmt.Errorf("leave interface %s: %w", l.name, err)
 	}
 	return nil
+}
+
+// Dropped returns how many frames that were written the interface did not take.
+func (l *Link) Dropped() (n uint64) {
+	for _, q := range l.queues {
+		o := q.unsent()
+		n += o.down + o.busy + o.tooLong + o.refused + o.closed
+	}
+	return n
 }
 
 // Stats returns what was lost at the link, by reason, of all queues.

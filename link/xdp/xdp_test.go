@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +136,15 @@ func TestRefused(t *testing.T) {
 	if got := stat(t, a, "xdp_write_refused"); got != 4 {
 		t.Errorf("xdp_write_refused %d, want 4", got)
 	}
+	check(t, netlink.LinkSetDown(iface(t, "v1")))
+	many := make([]nic.Frame, 3*burst)
+	for i := range many {
+		many[i] = good
+	}
+	a.WriteFrames(many)
+	if got := stat(t, a, "xdp_write_busy"); got == 0 || got > 3*burst {
+		t.Errorf("xdp_write_busy %d, want up to %d: there is no carrier", got, 3*burst)
+	}
 	check(t, netlink.LinkSetDown(iface(t, "v0")))
 	a.WriteFrames([]nic.Frame{good})
 	a.WriteFrames([]nic.Frame{good, good})
@@ -145,11 +156,14 @@ func TestRefused(t *testing.T) {
 	if got := stat(t, a, "xdp_write_closed"); got != 1 {
 		t.Errorf("xdp_write_closed %d, want 1", got)
 	}
-	if err := a.Receive(in); err == nil {
-		t.Error("Receive after Close")
+	if got := a.Dropped(); got < 2+4+2+1 {
+		t.Errorf("%d frames dropped", got)
 	}
-	if err := a.Watch(t.Context(), func(packet.State) {}); err == nil {
-		t.Error("Watch after Close")
+	if err := a.Receive(in); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Receive after Close: %v", err)
+	}
+	if err := a.Watch(t.Context(), func(packet.State) {}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Watch after Close: %v", err)
 	}
 	check(t, a.Close())
 }
@@ -183,6 +197,64 @@ func TestDropped(t *testing.T) {
 	if after := stat(t, b, "xdp_read_dropped"); after != before {
 		t.Errorf("xdp_read_dropped was %d, is %d after Close", before, after)
 	}
+}
+
+// TestFlush has all that has come passed on when Flush returns.
+func TestFlush(t *testing.T) {
+	enter(t)
+	veth(t, "v0", "v1", 1500, 1)
+	a, b := open(t, "v0"), open(t, "v1")
+	check(t, b.Flush(t.Context())) // nobody receives
+	in := receive(t, b)
+	list := frames(1500)
+	rx := &b.queues[0].rx
+	deadline := time.Now().Add(10 * time.Second)
+	for i := range 200 {
+		a.WriteFrames(list)
+		for int(rx.producer.Load()) < (i+1)*len(list) { // on the way, but for a moment
+			if runtime.Gosched(); time.Now().After(deadline) {
+				t.Fatal("not all frames come")
+			}
+		}
+		check(t, b.Flush(t.Context()))
+		if got := len(in.frames); got != (i+1)*len(list) {
+			t.Fatalf("%d frames are passed on, want %d", got, (i+1)*len(list))
+		}
+	}
+	for range 200 {
+		for i := range list {
+			in.expect(t, "flushed", &list[i])
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Flush(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Flush after the end of its context: %v", err)
+	}
+	b.Close()
+	if err := b.Flush(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Flush after Close: %v", err)
+	}
+}
+
+// TestPromiscuous has the interface receive what is for others, and no longer.
+func TestPromiscuous(t *testing.T) {
+	enter(t)
+	veth(t, "v0", "v1", 1500, 1)
+	a := open(t, "v0")
+	for _, on := range []bool{false, false, true, false, true, true} {
+		check(t, a.SetPromiscuous(on))
+		if v0 := iface(t, "v0").Attrs(); v0.Promisc != 0 != on {
+			t.Errorf("promiscuous %v: %d", on, v0.Promisc)
+		}
+	}
+	if int(a.Index()) != iface(t, "v0").Attrs().Index {
+		t.Errorf("index %d", a.Index())
+	}
+	check(t, netlink.LinkDel(iface(t, "v0")))
+	check(t, a.SetPromiscuous(false))
+	a.Close()
+	check(t, a.SetPromiscuous(true))
 }
 
 // TestComeAndGo takes an interface down and up, changes its MTU and removes it.
@@ -231,8 +303,8 @@ func TestComeAndGo(t *testing.T) {
 	check(t, a.Close())
 	b.Close()
 	in.end(t)
-	if err := <-ended; err == nil {
-		t.Error("Watch does not say that the link is closed")
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Watch ended with %v", err)
 	}
 	stop()
 	veth(t, "v0", "v1", 1500, 1)
@@ -251,6 +323,8 @@ func TestOpen(t *testing.T) {
 		want string
 	}{
 		{"none", packet.ErrNoInterface, "join interface none by AF_XDP: no such interface in this network namespace"},
+		{"", packet.ErrNoInterface, "join interface  by AF_XDP: no such interface in this network namespace"},
+		{"a-name-that-is-too-long", unix.EINVAL, "join interface a-name-that-is-too-long by AF_XDP: invalid argument"},
 		{"lo", packet.ErrNotEthernet, "join interface lo by AF_XDP: not an Ethernet interface"},
 		{"v0", ErrMTU, "join interface v0 by AF_XDP: MTU too large: it is 9000, and AF_XDP takes 3822 at most, a page for a frame; packet sockets take any"},
 	} {
@@ -266,6 +340,23 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(t.Context(), "v0"); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second link: %v", err)
 	}
+	// Another's socket, without a program.
+	q, err := openQueue(t.Context(), int32(iface(t, "v1").Attrs().Index), 0)
+	check(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Open(ctx, "v1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of the context: %v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Open(ctx, "v1"); !errors.Is(err, ErrBusy) {
+		t.Errorf("a link beside another's socket: %v", err)
+	}
+	clean(t, "v1")
+	check(t, q.close())
+	q.unmap()
+	open(t, "v1") // as soon as the kernel has given up the socket
 }
 
 // TestPermission has somebody try who may do all to his own network and nothing else, as
