@@ -207,11 +207,13 @@ func TestFlush(t *testing.T) {
 	check(t, b.Flush(t.Context())) // nobody receives
 	in := receive(t, b)
 	list := frames(1500)
+	a.WriteFrames(list[:1])
+	in.expect(t, "now somebody does", &list[0])
 	rx := &b.queues[0].rx
 	deadline := time.Now().Add(10 * time.Second)
 	for i := range 200 {
 		a.WriteFrames(list)
-		for int(rx.producer.Load()) < (i+1)*len(list) { // on the way, but for a moment
+		for int(rx.producer.Load()) < 1+(i+1)*len(list) { // on the way, but for a moment
 			if runtime.Gosched(); time.Now().After(deadline) {
 				t.Fatal("not all frames come")
 			}
