@@ -10,6 +10,13 @@
 // ways: checksums and super-frames are completed and cut by the kernel, or by the NIC, if
 // anywhere. Frames go in batches, one system call each, and nothing is allocated.
 //
+// A ring of blocks shared with the kernel (TPACKET_V3), with the same headers, does not
+// pay. Measured in turns on veths, both ends together, it receives 0.9 to 1.1 times as many
+// frames of 64 or 1514 bytes per second, for 0.85 to 1 times the CPU time (4 to 5 µs a frame,
+// nearly all of it the kernel's way from end to end), and 0.75 to 0.85 times as many frames of
+// 64 KiB. A frame that comes alone it passes on after a millisecond, when its block's time is
+// up, instead of 50 µs, and the timer for that never stops. See BenchmarkReceive in link/xdp.
+//
 // What the machine's own stack sends by the interface is not received here, and what is
 // written here it does not receive: it talks to others on the network alone.
 package packet
