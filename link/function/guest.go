@@ -3,9 +3,16 @@ package function
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hvnet/link/packet"
+	"hvnet/link/rtnl"
 	"hvnet/nic"
 )
 
@@ -15,107 +22,234 @@ import (
 type GuestFiles struct {
 	packet.Files          // joined to no interface yet
 	Settings     *os.File // an rtnetlink socket for settings
-	Filter       *os.File // a socket of netfilter; nil: this kernel has none
-	IPv6         *os.File // /proc/sys/net/ipv6/conf, opened in the namespace; nil: there is none
+	Filter       *os.File // one of nf_tables
 }
 
 // OpenGuestFiles opens the files in the network namespace of the calling thread, which takes
 // CAP_NET_ADMIN and CAP_NET_RAW there. There need not be a function yet.
-func OpenGuestFiles() (GuestFiles, error) { return GuestFiles{}, errors.New("not yet") }
+func OpenGuestFiles() (files GuestFiles, err error) {
+	files.Files, err = packet.OpenSockets()
+	if err == nil {
+		files.Settings, err = rtnl.Open()
+	}
+	if err == nil {
+		files.Filter, err = openWall()
+	}
+	if err != nil {
+		files.Close()
+		return GuestFiles{}, fmt.Errorf("watch for virtual functions: %w", err)
+	}
+	return files, nil
+}
 
-// List returns the files that there are, for [ListedGuestFiles].
-func (f *GuestFiles) List() []*os.File { return nil }
+// List returns the files in the order that [ListedGuestFiles] wants.
+func (f *GuestFiles) List() []*os.File {
+	return []*os.File{f.Receive, f.Send, f.Control, f.Settings, f.Filter}
+}
 
-// ListedGuestFiles returns the files that were passed in the order of [GuestFiles.List]. It
-// closes them if they are not such.
+// ListedGuestFiles returns the files that were passed in the order of [GuestFiles.List]. If
+// there are not as many, it closes them and fails.
 func ListedGuestFiles(list []*os.File) (GuestFiles, error) {
-	return GuestFiles{}, errors.New("not yet")
+	if err := listed(list, 5); err != nil {
+		return GuestFiles{}, err
+	}
+	return GuestFiles{packet.Files{Receive: list[0], Send: list[1], Control: list[2]}, list[3], list[4]}, nil
 }
 
 // Close closes the files that are open.
-func (f *GuestFiles) Close() error { return nil }
+func (f *GuestFiles) Close() error {
+	err := f.Files.Close()
+	for _, file := range []*os.File{f.Settings, f.Filter} {
+		if file != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}
+	return err
+}
 
 // A Port is where a device is joined to a NIC: what it receives is written there.
 type Port interface {
 	nic.Sink
 	// Changed tells the device's state, now and whenever it may have changed.
 	Changed(up, carrier bool)
-	// Gone tells that the device is no longer there. Nothing is written after that.
-	Gone()
+	// Leave has the NIC let go of the device, and returns when it has: in order if the
+	// device is still there. Nothing is written after that.
+	Leave(there bool)
 	// Done is closed when the NIC has let go of the device, by its own will too.
 	Done() <-chan struct{}
 }
 
 // A Guest finds the functions of a NIC in a network namespace, and joins them to it.
 type Guest struct {
-	files GuestFiles
-
 	// Refused, if not nil, is told of each device that can't be taken over, and why.
 	Refused func(error)
+
+	link     *packet.Link
+	control  *os.File
+	rest     []*os.File
+	settings *rtnl.Client
+	wall     wall
+
+	device atomic.Pointer[Device]
+	ended  sync.WaitGroup // of Receive
 }
 
 // NewGuest returns a guest that owns the files from now on, also if it fails.
-func NewGuest(files GuestFiles) (*Guest, error) { return nil, errors.New("not yet") }
+func NewGuest(files GuestFiles) (*Guest, error) {
+	link, err := packet.FromFiles("vf", files.Files)
+	if err != nil {
+		return nil, errors.Join(err, files.Settings.Close(), files.Filter.Close())
+	}
+	link.SetPromiscuous(false) // it can't fail: there is no interface
+	return &Guest{
+		link: link, control: files.Control, rest: []*os.File{files.Settings, files.Filter},
+		settings: rtnl.NewClient(files.Settings), wall: wall{rtnl.NewClient(files.Filter)},
+	}, nil
+}
 
 // Run joins the function of the NIC with a permanent address whenever there is one, until
-// ctx ends, or join fails. A function is an interface with that address, whose alias tells a
-// serial number, or, if it is hardware, without. Before it is joined the namespace's own IP
-// stack is kept away from it, for it would get each frame a second time. The path to the
-// device is as its users make it: one that they set down stays down, names don't matter.
+// ctx ends, or join fails. A function is an interface with that address: a veth, whose alias
+// tells a serial number, or hardware; not what others make on top of a NIC. Before it is joined
+// the namespace's own IP stack is kept away from it, for it would get each frame a second
+// time. The path to the device is as its users make it: one that they set down stays down,
+// names don't matter.
 //
 // Between changes it costs nothing. It returns nil at the end of ctx, else the error. It
 // is called once.
 func (g *Guest) Run(ctx context.Context, mac nic.MAC, join func(*Device) (Port, error)) error {
-	return errors.New("not yet")
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	g.ended.Go(func() { stop(g.link.Receive(g)) })
+	for {
+		found, err := rtnl.Find(ctx, g.control, func(s *rtnl.State) bool { return isFunction(s, mac) })
+		if err == nil {
+			err = g.serve(ctx, found, mac, join)
+		}
+		switch {
+		case ctx.Err() != nil && context.Cause(ctx) == ctx.Err():
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx) // why nothing can be received
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// isFunction tells whether an interface is a function of the NIC with an address. Others may
+// have the address from the NIC: bridges, VLANs, and the NIC itself.
+func isFunction(s *rtnl.State, mac nic.MAC) bool {
+	return s.Ethernet && s.MAC == mac && (s.Kind == "" || s.Kind == "veth")
+}
+
+// errGone says that the device is no longer there.
+var errGone = errors.New("it is gone")
+
+// flushTime is for how long a device that is gone is still received from.
+const flushTime = time.Second
+
+// serve serves a device until it is gone, the NIC lets go of it, or ctx ends.
+func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(*Device) (Port, error)) error {
+	d := &Device{g: g, index: s.Index, mac: mac}
+	d.name.Store(&s.Name)
+	d.serial, _ = ParseAlias(s.Alias)
+	defer g.wall.tear(s.Index)
+	switch err := g.takeOver(s); {
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
+		return nil // gone already, or renamed meanwhile
+	case err != nil:
+		if g.Refused != nil {
+			g.Refused(fmt.Errorf("take over virtual function %s: %w", s.Name, err))
+		}
+		return g.await(ctx, s.Index, func(rtnl.State) error { return nil })
+	}
+	port, err := join(d)
+	if err != nil {
+		return err
+	}
+	d.port = port
+	g.device.Store(d)
+	defer g.device.Store(nil)
+	soon, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-port.Done():
+			cancel()
+		case <-soon.Done():
+		}
+	}()
+	gone := false
+	err = g.await(soon, s.Index, func(now rtnl.State) error {
+		if gone = now.Removed; gone {
+			return nil
+		}
+		d.name.Store(&now.Name)
+		if _, err := g.link.Follow(now); err != nil {
+			return err
+		}
+		port.Changed(now.Up, now.Carrier)
+		return nil
+	})
+	if gone {
+		port.Changed(false, false)
+		// What it has received before is the NIC's.
+		last, cancel := context.WithTimeout(ctx, flushTime)
+		defer cancel()
+		g.link.Flush(last)
+	}
+	port.Leave(!gone)
+	return err
+}
+
+// await watches an interface until it is removed or ctx ends.
+func (g *Guest) await(ctx context.Context, index int32, changed func(rtnl.State) error) error {
+	err := rtnl.Watch(ctx, g.control, rtnl.Interface{Index: index}, func(s rtnl.State) error {
+		if err := changed(s); err != nil {
+			return err
+		}
+		if s.Removed {
+			return errGone
+		}
+		return nil
+	})
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// takeOver keeps the IP stack away from an interface, and joins it.
+func (g *Guest) takeOver(s rtnl.State) error {
+	if err := g.wall.build(s.Index, s.Name); err != nil {
+		return err
+	}
+	if err := silence(g.settings, s.Index); err != nil {
+		return err
+	}
+	joined, err := g.link.Follow(s)
+	if err == nil && !joined.Present {
+		return unix.ENODEV
+	}
+	return err
+}
+
+// WriteFrames passes on what was received to the NIC.
+func (g *Guest) WriteFrames(frames []nic.Frame) {
+	if d := g.device.Load(); d != nil {
+		d.port.WriteFrames(frames)
+	}
 }
 
 // Device returns the device that is joined now, nil if there is none.
-func (g *Guest) Device() *Device { return nil }
+func (g *Guest) Device() *Device { return g.device.Load() }
 
 // Close closes the files. It is for after Run.
-func (g *Guest) Close() error { return nil }
-
-// A Device is a function in its guest's hands. It implements netvsc.VF. Settings of a device
-// that is gone are no error.
-type Device struct {
-	link *packet.Link
+func (g *Guest) Close() error {
+	err := g.link.Close()
+	for _, f := range g.rest {
+		err = errors.Join(err, f.Close())
+	}
+	g.ended.Wait()
+	return err
 }
-
-var _ nic.Taker = (*Device)(nil)
-
-// Name returns the interface's name, which its users may change.
-func (d *Device) Name() string { return "" }
-
-// Index returns the interface's number, which stays.
-func (d *Device) Index() int { return 0 }
-
-// MAC returns the permanent address.
-func (d *Device) MAC() nic.MAC { return nic.MAC{} }
-
-// Serial returns the serial number, 0 if the device tells none.
-func (d *Device) Serial() uint32 { return 0 }
-
-// Takes implements nic.Taker: checksums and super-frames stay as they are.
-func (d *Device) Takes() nic.Offloads { return 0 }
-
-// WriteFrames has the device send frames. What it does not take is dropped and counted.
-func (d *Device) WriteFrames(frames []nic.Frame) {}
-
-// Dropped returns how many frames the device did not take to send so far.
-func (d *Device) Dropped() uint64 { return 0 }
-
-// Stats returns what was lost at the device, by reason.
-func (d *Device) Stats() []nic.Stat { return nil }
-
-// SetUp sets the device up or down.
-func (d *Device) SetUp(up bool) error { return nil }
-
-// SetMTU sets its MTU in bytes.
-func (d *Device) SetMTU(mtu int) error { return nil }
-
-// SetMAC sets the address that it has now.
-func (d *Device) SetMAC(mac nic.MAC) error { return nil }
-
-// SetPromiscuous has it receive frames for others too, or no longer. Users' own wish for
-// that stays.
-func (d *Device) SetPromiscuous(on bool) error { return nil }

@@ -3,27 +3,24 @@ package function
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hvnet/link/packet"
+	"hvnet/link/rtnl"
 	"hvnet/nic"
 )
 
-// HostFiles are the descriptors of the host's end of a function, which last as long as
+// HostFiles are the descriptors of the host's end of a function, which lasts as long as
 // one of them is open. They may be passed to another process.
 type HostFiles struct {
 	packet.Files
 	Settings *os.File // an rtnetlink socket for settings
-}
-
-// Make makes a function for the guest in a network namespace, given by an open file such as
-// /proc/PID/ns/net, in whose user namespace the caller needs CAP_NET_ADMIN, and CAP_SYS_ADMIN
-// in its own. The host's end is in a new namespace, which has no other name than the files
-// that are returned. The guest's interface is down, as a new device is.
-//
-// It fails with an error that is ErrPermission or ErrExists where that is the reason.
-func Make(guest *os.File, cfg Config) (HostFiles, error) {
-	return HostFiles{}, errors.New("not yet")
 }
 
 // List returns the files in the order that [ListedHostFiles] wants.
@@ -31,50 +28,165 @@ func (f *HostFiles) List() []*os.File {
 	return []*os.File{f.Receive, f.Send, f.Control, f.Settings}
 }
 
-// ListedHostFiles returns the files that were passed in the order of [HostFiles.List]. It
-// closes them if they are not such.
+// ListedHostFiles returns the files that were passed in the order of [HostFiles.List]. If
+// there are not as many, it closes them and fails.
 func ListedHostFiles(list []*os.File) (HostFiles, error) {
-	return HostFiles{}, errors.New("not yet")
+	if err := listed(list, 4); err != nil {
+		return HostFiles{}, err
+	}
+	return HostFiles{packet.Files{Receive: list[0], Send: list[1], Control: list[2]}, list[3]}, nil
 }
 
-// Close closes the files that are open. If no other process has them the function goes.
-func (f *HostFiles) Close() error { return nil }
+// listed closes files that are not as many as wanted.
+func listed(list []*os.File, want int) error {
+	if len(list) == want {
+		return nil
+	}
+	for _, f := range list {
+		f.Close()
+	}
+	return fmt.Errorf("files of a virtual function: got %d, want %d", len(list), want)
+}
+
+// Close closes the files that are open. If no other process has them the function goes,
+// a moment later.
+func (f *HostFiles) Close() error {
+	err := f.Files.Close()
+	if f.Settings != nil {
+		err = errors.Join(err, f.Settings.Close())
+	}
+	return err
+}
 
 // A Host is the host's end of a function: what is written to it comes to the guest's
 // interface, what the guest sends by that goes to the sink of Start. All methods may be
 // called from any goroutine. It implements host.VF.
 type Host struct {
-	link *packet.Link
+	link     *packet.Link
+	settings *os.File
+	client   *rtnl.Client
+	index    int32
+
+	stop     context.CancelFunc
+	gone     chan struct{}
+	watching chan struct{} // closed when nobody watches the interface any more
+
+	mu        sync.Mutex
+	closed    bool
+	receiving sync.WaitGroup
 }
 
 var _ nic.Taker = (*Host)(nil)
 
 // NewHost returns the host's end of a function. It owns the files from now on, also if it
 // fails.
-func NewHost(files HostFiles) (*Host, error) { return nil, errors.New("not yet") }
+func NewHost(files HostFiles) (*Host, error) {
+	link, err := packet.FromFiles(hostName, files.Files)
+	if err != nil {
+		return nil, errors.Join(err, files.Settings.Close())
+	}
+	h := &Host{link: link, settings: files.Settings, client: rtnl.NewClient(files.Settings), index: link.State().Index()}
+	h.gone, h.watching = make(chan struct{}), make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	h.stop = stop
+	go h.watch(ctx, files.Control)
+	return h, nil
+}
+
+// watch waits for the end of the interface.
+func (h *Host) watch(ctx context.Context, control *os.File) {
+	defer close(h.watching)
+	end := errors.New("it is gone")
+	rtnl.Watch(ctx, control, rtnl.Interface{Index: h.index}, func(s rtnl.State) error {
+		if s.Removed {
+			close(h.gone)
+			return end
+		}
+		_, err := h.link.Follow(s)
+		return err
+	})
+}
 
 // Takes implements nic.Taker: checksums and super-frames stay as they are.
-func (h *Host) Takes() nic.Offloads { return 0 }
+func (h *Host) Takes() nic.Offloads { return h.link.Takes() }
 
 // WriteFrames has the frames come to the guest's interface. What it does not take, because
 // it is down for instance, is dropped and counted.
-func (h *Host) WriteFrames(frames []nic.Frame) {}
+func (h *Host) WriteFrames(frames []nic.Frame) { h.link.WriteFrames(frames) }
 
 // Start has what the guest sends passed on to a sink until Close. It is called once.
-func (h *Host) Start(to nic.Sink) {}
+func (h *Host) Start(to nic.Sink) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		// It ends with the link; there is nobody to tell of another end, but the host sees
+		// that nothing comes any more: Drain fails.
+		h.receiving.Go(func() { h.link.Receive(to) })
+	}
+}
 
 // Drain returns when all frames that were written before have come to whoever receives from
 // the guest's interface, and all that this has sent before has been passed on; or with the
-// error of ctx and what it waited for.
-func (h *Host) Drain(ctx context.Context) error { return nil }
+// error of ctx and what it waited for. Frames that a queueing discipline of the guest's users
+// holds back are not sent. A function that is gone has nothing to drain.
+func (h *Host) Drain(ctx context.Context) error {
+	err := h.drain(ctx)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
+	return nil
+}
 
-// Gone is closed when the function is no longer there: after Close, or because somebody has
-// removed the guest's interface.
-func (h *Host) Gone() <-chan struct{} { return nil }
+func (h *Host) drain(ctx context.Context) error {
+	if err := h.link.Sent(ctx); err != nil {
+		return err
+	}
+	// A veth counts what the other end sends. From then on it is under way here.
+	n, err := rtnl.Counts(h.client, h.index)
+	if err != nil {
+		return err
+	}
+	if err := h.link.Arrived(ctx, n.Received); err != nil {
+		return err
+	}
+	return h.link.Flush(ctx)
+}
+
+// Gone is closed when the function is no longer there: somebody has removed the guest's
+// interface, or Close has.
+func (h *Host) Gone() <-chan struct{} { return h.gone }
 
 // Stats returns what was lost at this end, by reason.
-func (h *Host) Stats() []nic.Stat { return nil }
+func (h *Host) Stats() []nic.Stat { return h.link.Stats() }
 
 // Close removes the function, as if it was pulled out. When it returns, the guest's interface
 // is no longer there and nothing is passed on any more.
-func (h *Host) Close() error { return nil }
+func (h *Host) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
+	h.closed = true
+	_, err := h.client.Do(rtnl.Link(unix.RTM_DELLINK, h.index, 0, 0))
+	if errors.Is(err, unix.ENODEV) {
+		err = nil
+	}
+	if err == nil {
+		select {
+		case <-h.gone:
+		case <-h.watching:
+		case <-time.After(time.Second): // the kernel says so before it answers
+		}
+	} else {
+		err = fmt.Errorf("remove a virtual function: %w", err)
+	}
+	h.stop()
+	<-h.watching
+	err = errors.Join(err, h.link.Close(), h.settings.Close())
+	h.receiving.Wait()
+	return err
+}

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,9 @@ type Link struct {
 
 	read  *receiver
 	write *sender
+
+	mu      sync.Mutex // held to join and to become selective
+	promisc bool
 }
 
 var _ nic.Taker = (*Link)(nil)
@@ -98,7 +102,7 @@ func OpenFiles(name string) (files Files, err error) {
 			files, err = Files{}, fmt.Errorf("join interface %s: %w", name, err)
 		}
 	}()
-	if files.Control, err = rtnl.Open(); err != nil {
+	if files, err = OpenSockets(); err != nil {
 		return files, err
 	}
 	index, err := rtnl.Index(files.Control, name)
@@ -115,19 +119,30 @@ func OpenFiles(name string) (files Files, err error) {
 	if kind != unix.ARPHRD_ETHER {
 		return files, ErrNotEthernet
 	}
-	if files.Receive, err = receiveSocket(); err != nil {
-		return files, err
-	}
-	if files.Send, err = sendSocket(); err != nil {
-		return files, err
-	}
-	return files, join(&files, index)
+	return files, join(&files, index, unix.PACKET_MR_PROMISC)
 }
 
-// FromFiles makes a Link of the descriptors that [OpenFiles] returned for a name, here
-// or in another process. It owns them from now on, also if it fails.
+// OpenSockets returns the descriptors of a link that joins no interface yet: of the calling
+// thread's network namespace, for [Link.Follow]. It fails with an error that is
+// ErrPermission where that is the reason.
+func OpenSockets() (files Files, err error) {
+	if files.Control, err = rtnl.Open(); err != nil {
+		return files, err
+	}
+	if files.Receive, err = receiveSocket(); err == nil {
+		files.Send, err = sendSocket()
+	}
+	if err != nil {
+		files.Close()
+		return Files{}, err
+	}
+	return files, nil
+}
+
+// FromFiles makes a Link of the descriptors that [OpenFiles] returned for a name, or
+// [OpenSockets], here or in another process. It owns them from now on, also if it fails.
 func FromFiles(name string, files Files) (*Link, error) {
-	l := &Link{name: name, files: files}
+	l := &Link{name: name, files: files, promisc: true}
 	s := State{Present: true}
 	err := func() (err error) {
 		if s.index, err = joined(files.Receive); err != nil {
@@ -164,6 +179,9 @@ type State struct {
 	index int32
 }
 
+// Index returns the number of the interface that is joined, 0 if none is.
+func (s State) Index() int32 { return s.index }
+
 // String returns the state in a word or two: "up", "no carrier", "down", "removed".
 func (s State) String() string {
 	switch {
@@ -191,22 +209,11 @@ func (l *Link) set(s State) {
 // end of ctx, net.ErrClosed after Close. Between changes it costs nothing.
 func (l *Link) Watch(ctx context.Context, changed func(State)) error {
 	err := rtnl.Watch(ctx, l.files.Control, rtnl.Interface{Name: l.name}, func(now rtnl.State) error {
-		s := State{Present: !now.Removed && now.Ethernet, Up: now.Up, Carrier: now.Carrier, MTU: now.MTU, MAC: now.MAC, index: now.Index}
-		if s.Present && s.index != l.State().index {
-			err := join(&l.files, s.index)
-			switch {
-			case errors.Is(err, unix.ENODEV): // removed again, of which there will be news
-				s = State{}
-			case err != nil:
-				return err
-			}
+		s, err := l.Follow(now)
+		if err == nil {
+			changed(s)
 		}
-		if !s.Present {
-			s = State{}
-		}
-		l.set(s)
-		changed(s)
-		return nil
+		return err
 	})
 	switch {
 	case err == nil || ctx.Err() != nil:
@@ -215,6 +222,48 @@ func (l *Link) Watch(ctx context.Context, changed func(State)) error {
 		return net.ErrClosed
 	}
 	return fmt.Errorf("watch %s: %w", l.name, err)
+}
+
+// Follow joins the link to the interface that news of rtnetlink are of, unless it is joined
+// to it, and returns what they say. It is for who watches in place of [Link.Watch].
+func (l *Link) Follow(now rtnl.State) (State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := State{Present: !now.Removed && now.Ethernet, Up: now.Up, Carrier: now.Carrier, MTU: now.MTU, MAC: now.MAC, index: now.Index}
+	if s.Present && s.index != l.State().index {
+		err := join(&l.files, s.index, membership(l.promisc))
+		switch {
+		case errors.Is(err, unix.ENODEV): // removed again, of which there will be news
+			s = State{}
+		case err != nil:
+			return State{}, err
+		}
+	}
+	if !s.Present {
+		s = State{}
+	}
+	l.set(s)
+	return s, nil
+}
+
+// SetPromiscuous has the interface receive what is for others too, as it does from the
+// beginning, or no longer: then only its own and all groups' frames. What its users want
+// besides stays.
+func (l *Link) SetPromiscuous(on bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if on == l.promisc {
+		return nil
+	}
+	if index := l.State().index; index != 0 {
+		if err := member(&l.files, unix.PACKET_ADD_MEMBERSHIP, index, membership(on)); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("interface %s: %w", l.name, err)
+		}
+		// It can't fail, but for an interface that is gone.
+		member(&l.files, unix.PACKET_DROP_MEMBERSHIP, index, membership(l.promisc))
+	}
+	l.promisc = on
+	return nil
 }
 
 // Close leaves the interface. Receive and Watch return net.ErrClosed.

@@ -39,7 +39,12 @@ type message struct {
 type receiver struct {
 	file *os.File
 	rc   syscall.RawConn
-	once func(fd uintptr) bool
+	once func(fd uintptr) bool // receives
+	turn func(fd uintptr) bool // the same, and takes passing if there is something
+	try  func(fd uintptr)      // the same without waiting
+
+	passing sync.Mutex // held from before a batch is received until it is passed on
+	to      nic.Sink   // under passing; nil: nobody receives
 
 	buf    []byte // slots
 	msgs   [batch]message
@@ -53,7 +58,8 @@ type receiver struct {
 	tooLong, tooShort, refused atomic.Uint64
 
 	mu      sync.Mutex
-	dropped uint64 // by the kernel, as long as it was asked
+	came    uint64 // as the kernel counts, as long as it was asked,
+	dropped uint64 // and those of them that it dropped
 }
 
 func newReceiver(f *os.File) (*receiver, error) {
@@ -63,6 +69,15 @@ func newReceiver(f *os.File) (*receiver, error) {
 	}
 	r := &receiver{file: f, rc: rc, buf: make([]byte, batch*slot)}
 	r.once = r.receive
+	r.turn = func(fd uintptr) bool {
+		r.passing.Lock()
+		if r.receive(fd) {
+			return true
+		}
+		r.passing.Unlock()
+		return false
+	}
+	r.try = func(fd uintptr) { r.receive(fd) }
 	for i := range r.msgs {
 		r.iov[i] = [2]unix.Iovec{iovec(r.hdr[i][:vnet.ShortLen]), iovec(r.slot(i)[tagLen:])}
 		m := &r.msgs[i].Msghdr
@@ -79,28 +94,46 @@ func (r *receiver) slot(i int) []byte { return r.buf[i*slot:][:slot:slot] }
 // net.ErrClosed. An interface that goes down or is removed does not end it.
 func (l *Link) Receive(to nic.Sink) error {
 	r := l.read
+	r.setSink(to)
+	defer r.setSink(nil)
 	for {
-		if err := r.rc.Read(r.once); err != nil {
+		if err := r.rc.Read(r.turn); err != nil {
 			if l.closed.Load() {
 				return net.ErrClosed
 			}
 			return fmt.Errorf("receive from %s: %w", l.name, err)
 		}
-		switch r.errno {
-		case 0:
-			if n := r.collect(); n > 0 {
-				to.WriteFrames(r.frames[:n])
-			}
-		case unix.EINTR:
-		case unix.ENETDOWN, unix.ENXIO:
-			// Told once. Watch hears more.
-		case unix.EINVAL, unix.ENOBUFS, unix.ENOMEM:
-			// One frame: it leaves to be done what the header has no word for.
-			r.refused.Add(1)
-		default:
-			return fmt.Errorf("receive from %s: %w", l.name, r.errno)
+		err := r.pass()
+		r.passing.Unlock()
+		if err != nil {
+			return fmt.Errorf("receive from %s: %w", l.name, err)
 		}
 	}
+}
+
+func (r *receiver) setSink(to nic.Sink) {
+	r.passing.Lock()
+	r.to = to
+	r.passing.Unlock()
+}
+
+// pass passes on what was received. The caller holds passing.
+func (r *receiver) pass() error {
+	switch r.errno {
+	case 0:
+		if n := r.collect(); n > 0 {
+			r.to.WriteFrames(r.frames[:n])
+		}
+	case unix.EINTR:
+	case unix.ENETDOWN, unix.ENXIO:
+		// Told once. Watch hears more.
+	case unix.EINVAL, unix.ENOBUFS, unix.ENOMEM:
+		// One frame: it leaves to be done what the header has no word for.
+		r.refused.Add(1)
+	default:
+		return r.errno
+	}
+	return nil
 }
 
 // receive receives what there is, and reports false if that is nothing.
@@ -179,18 +212,24 @@ func iovec(b []byte) unix.Iovec {
 	return v
 }
 
-// stats returns what was lost on receiving. The kernel's count begins anew each time that
-// it is asked.
-func (r *receiver) stats() []nic.Stat {
+// ask adds what the kernel has counted since the last time.
+func (r *receiver) ask() (came, dropped uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.rc.Control(func(fd uintptr) {
 		if s, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			r.came += uint64(s.Packets)
 			r.dropped += uint64(s.Drops)
 		}
 	})
+	return r.came, r.dropped
+}
+
+// stats returns what was lost on receiving.
+func (r *receiver) stats() []nic.Stat {
+	_, dropped := r.ask()
 	return []nic.Stat{
-		{Name: "packet_read_dropped", Value: r.dropped},           // came faster than they were taken
+		{Name: "packet_read_dropped", Value: dropped},             // came faster than they were taken
 		{Name: "packet_read_too_long", Value: r.tooLong.Load()},   // longer than nic.MaxFrame
 		{Name: "packet_read_too_short", Value: r.tooShort.Load()}, // no whole Ethernet header
 		{Name: "packet_read_refused", Value: r.refused.Load()},    // of a kind that the header has no word for

@@ -159,3 +159,11 @@ func (w *sender) stats() []nic.Stat {
 		{Name: "packet_write_closed", Value: w.closed.Load()},    // after Close
 	}
 }
+
+// Dropped returns how many frames that were written the interface did not take.
+func (l *Link) Dropped() (n uint64) {
+	for _, s := range l.write.stats() {
+		n += s.Value
+	}
+	return n
+}

@@ -95,9 +95,17 @@ func sendSocket() (*os.File, error) {
 	return f, nil
 }
 
-// join binds both sockets to an interface. It becomes promiscuous, for as long as it
+// membership is what a socket makes of the interface that it is joined to.
+func membership(promisc bool) uint16 {
+	if promisc {
+		return unix.PACKET_MR_PROMISC
+	}
+	return unix.PACKET_MR_ALLMULTI
+}
+
+// join binds both sockets to an interface, which gets a membership for as long as it
 // exists and the socket is open.
-func join(f *Files, index int32) error {
+func join(f *Files, index int32, membership uint16) error {
 	bind := func(file *os.File, protocol uint16) error {
 		return rtnl.Control(file, func(fd int) error {
 			if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: int(index)}); err != nil {
@@ -112,10 +120,15 @@ func join(f *Files, index int32) error {
 	if err := bind(f.Receive, allProtocols); err != nil {
 		return err
 	}
+	return member(f, unix.PACKET_ADD_MEMBERSHIP, index, membership)
+}
+
+// member adds a membership to the interface, or drops it.
+func member(f *Files, option int, index int32, membership uint16) error {
 	return rtnl.Control(f.Receive, func(fd int) error {
-		m := unix.PacketMreq{Ifindex: index, Type: unix.PACKET_MR_PROMISC}
-		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
-			return fmt.Errorf("have it receive frames for others (promiscuous mode): %w", err)
+		m := unix.PacketMreq{Ifindex: index, Type: membership}
+		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, option, &m); err != nil {
+			return fmt.Errorf("have it receive frames for others or for groups: %w", err)
 		}
 		return nil
 	})

@@ -1,5 +1,6 @@
 // Package rtnl hears from the kernel, by rtnetlink, what becomes of a network interface
-// in whatever namespace: a socket stays in the namespace that it was made in.
+// in whatever namespace, and has it do something to one: a socket stays in the namespace
+// that it was made in.
 package rtnl
 
 import (
@@ -56,11 +57,18 @@ type Interface struct {
 	Name  string
 }
 
+func (of Interface) is(s *State) bool {
+	return s.Index == of.Index || of.Index == 0 && s.Name == of.Name
+}
+
 // A State is what the kernel and users have made of an interface, with `ip link` or
 // otherwise.
 type State struct {
 	Removed     bool // there is none; all else is zero
 	Index       int32
+	Name        string
+	Alias       string // what a user, or whoever made it, calls it besides
+	Kind        string // of software: "veth", "tun", …; hardware has none
 	Ethernet    bool
 	Up          bool // administratively
 	Carrier     bool // up, and so is its link: frames pass
@@ -84,7 +92,14 @@ func Watch(ctx context.Context, ctl *os.File, of Interface, changed func(State) 
 }
 
 func watch(ctx context.Context, ctl *os.File, of Interface, changed func(State) error) error {
-	w := &watcher{ctl: ctl, of: of, buf: make([]byte, 32<<10)}
+	w := &watcher{ctl: ctl, question: request(of), mine: of.is}
+	return w.watch(ctx, changed)
+}
+
+// watch calls changed with the last state that each burst of messages tells.
+func (w *watcher) watch(ctx context.Context, changed func(State) error) error {
+	ctl := w.ctl
+	w.buf = make([]byte, 32<<10)
 	var err error
 	if w.rc, err = ctl.SyscallConn(); err != nil {
 		return err
@@ -118,10 +133,12 @@ func watch(ctx context.Context, ctl *os.File, of Interface, changed func(State) 
 
 // A watcher reads rtnetlink's messages about one interface.
 type watcher struct {
-	ctl *os.File
-	rc  syscall.RawConn
-	of  Interface
-	buf []byte
+	ctl      *os.File
+	rc       syscall.RawConn
+	question []byte            // by which the kernel tells its state
+	mine     func(*State) bool // which one
+	first    bool              // the first that is there counts, not the last news
+	buf      []byte
 }
 
 // member has the kernel begin or stop to tell of changes.
@@ -137,7 +154,7 @@ func (w *watcher) member(option int) error {
 // ask asks the kernel for the interface's state, which comes like a change of it.
 func (w *watcher) ask() error {
 	return Control(w.ctl, func(fd int) error {
-		err := unix.Sendto(fd, request(w.of), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err := unix.Sendto(fd, w.question, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		if err != nil {
 			return fmt.Errorf("ask for the state of the interface: %w", err)
 		}
@@ -170,9 +187,11 @@ func (w *watcher) burst() (last State, ok bool, err error) {
 		case err != nil:
 			return last, ok, err
 		}
-		if s, here := parse(msg, w.of); here {
-			last, ok = s, true
+		s, here := parse(msg, w.mine)
+		if !here || w.first && (ok || s.Removed) {
+			continue
 		}
+		last, ok = s, true
 	}
 }
 
@@ -210,29 +229,26 @@ const (
 	linkType    = 2
 	linkIndex   = 4
 	linkFlags   = 8
+	linkChange  = 12
 	linkInfoLen = unix.SizeofIfInfomsg
 )
 
 // request returns the question for an interface.
 func request(of Interface) []byte {
-	b := make([]byte, unix.SizeofNlMsghdr+linkInfoLen)
+	head := make([]byte, linkInfoLen)
+	binary.NativeEndian.PutUint32(head[linkIndex:], uint32(of.Index))
+	r := NewRequest(unix.RTM_GETLINK, 0, head)
 	if of.Index == 0 {
-		b = binary.NativeEndian.AppendUint16(b, unix.SizeofRtAttr+unix.IFNAMSIZ)
-		b = binary.NativeEndian.AppendUint16(b, unix.IFLA_IFNAME)
 		var name [unix.IFNAMSIZ]byte
 		copy(name[:unix.IFNAMSIZ-1], of.Name)
-		b = append(b, name[:]...)
+		r.Put(unix.IFLA_IFNAME, name[:])
 	}
-	binary.NativeEndian.PutUint32(b, uint32(len(b)))
-	binary.NativeEndian.PutUint16(b[4:], unix.RTM_GETLINK)
-	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST)
-	binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr+linkIndex:], uint32(of.Index))
-	return b
+	return r.bytes(0)
 }
 
-// parse returns the last state of an interface that a datagram of rtnetlink tells, ok
-// false if it tells none.
-func parse(b []byte, of Interface) (last State, ok bool) {
+// parse returns the last state that a datagram of rtnetlink tells of an interface that is
+// mine, ok false if it tells none.
+func parse(b []byte, mine func(*State) bool) (last State, ok bool) {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
 		return last, false
@@ -257,8 +273,8 @@ func parse(b []byte, of Interface) (last State, ok bool) {
 			Up:       flags&unix.IFF_UP != 0,
 			Carrier:  flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0,
 		}
-		name := s.attributes(m.Data[linkInfoLen:])
-		if s.Index != of.Index && (of.Index != 0 || name != of.Name) {
+		attributes(m.Data[linkInfoLen:], s.attribute)
+		if !mine(&s) {
 			continue
 		}
 		if m.Header.Type == unix.RTM_DELLINK {
@@ -269,27 +285,38 @@ func parse(b []byte, of Interface) (last State, ok bool) {
 	return last, ok
 }
 
-// attributes takes what the attributes of a link message say, and returns the name. The
-// syscall package would parse them, but not if the last one is cut short.
-func (s *State) attributes(b []byte) (name string) {
+// attribute takes what an attribute of a link message says.
+func (s *State) attribute(kind uint16, value []byte) {
+	switch {
+	case kind == unix.IFLA_IFNAME:
+		s.Name = unix.ByteSliceToString(value)
+	case kind == unix.IFLA_IFALIAS:
+		s.Alias = unix.ByteSliceToString(value)
+	case kind == unix.IFLA_LINKINFO:
+		attributes(value, func(kind uint16, value []byte) {
+			if kind == unix.IFLA_INFO_KIND {
+				s.Kind = unix.ByteSliceToString(value)
+			}
+		})
+	case kind == unix.IFLA_MTU && len(value) == 4:
+		s.MTU = int(binary.NativeEndian.Uint32(value))
+	case kind == unix.IFLA_ADDRESS && len(value) == len(s.MAC):
+		s.MAC = nic.MAC(value)
+	case kind == unix.IFLA_PROMISCUITY && len(value) == 4:
+		s.Promiscuous = binary.NativeEndian.Uint32(value) != 0
+	}
+}
+
+// attributes calls f with each attribute of a message. The syscall package would parse
+// them, but not if the last one is cut short.
+func attributes(b []byte, f func(kind uint16, value []byte)) {
 	const header = unix.SizeofRtAttr
 	for len(b) >= header {
 		n := int(binary.NativeEndian.Uint16(b))
 		if n < header || n > len(b) {
-			return name
+			return
 		}
-		kind, value := binary.NativeEndian.Uint16(b[2:]), b[header:n]
-		switch {
-		case kind == unix.IFLA_IFNAME:
-			name = unix.ByteSliceToString(value)
-		case kind == unix.IFLA_MTU && len(value) == 4:
-			s.MTU = int(binary.NativeEndian.Uint32(value))
-		case kind == unix.IFLA_ADDRESS && len(value) == len(s.MAC):
-			s.MAC = nic.MAC(value)
-		case kind == unix.IFLA_PROMISCUITY && len(value) == 4:
-			s.Promiscuous = binary.NativeEndian.Uint32(value) != 0
-		}
+		f(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[header:n])
 		b = b[min((n+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
 	}
-	return name
 }

@@ -104,7 +104,7 @@ func TestWatchForged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watcher{ctl: ctl, rc: rc, of: Interface{Index: index}, buf: make([]byte, 4096)}
+	w := &watcher{ctl: ctl, rc: rc, question: request(Interface{Index: index}), mine: Interface{Index: index}.is, buf: make([]byte, 4096)}
 	kernel := func() {
 		t.Helper()
 		if err := w.ask(); err != nil {
@@ -166,52 +166,52 @@ func TestParse(t *testing.T) {
 	if got := request(Interface{Name: "eth0"}); !bytes.Equal(got, byName) {
 		t.Errorf("request by name is %x, want %x", got, byName)
 	}
-	want := State{Index: 7, Ethernet: true, Up: true, Carrier: true, MTU: 1400, MAC: nic.MAC{0, 0x15, 0x5d, 1, 2, 3}, Promiscuous: true}
+	want := State{Index: 7, Name: "eth0", Ethernet: true, Up: true, Carrier: true, MTU: 1400, MAC: nic.MAC{0, 0x15, 0x5d, 1, 2, 3}, Promiscuous: true}
 	for _, of := range []Interface{{Index: 7}, {Index: 7, Name: "eth1"}, {Name: "eth0"}} {
-		if s, ok := parse(m, of); s != want || !ok {
+		if s, ok := parse(m, of.is); s != want || !ok {
 			t.Errorf("%+v: got %+v, %v", of, s, ok)
 		}
 	}
 	for _, of := range []Interface{{Index: 8, Name: "eth0"}, {Name: "eth"}, {Name: "eth00"}} {
-		if _, ok := parse(m, of); ok {
+		if _, ok := parse(m, of.is); ok {
 			t.Errorf("%+v: that is another interface's state", of)
 		}
 	}
 	down := bytes.Clone(m)
 	down[16+8] = 0x02
-	if s, ok := parse(append(m[:len(m):len(m)], down...), Interface{Index: 7}); !ok || s.Up || s.Carrier {
+	if s, ok := parse(append(m[:len(m):len(m)], down...), Interface{Index: 7}.is); !ok || s.Up || s.Carrier {
 		t.Errorf("the last of two says down, got %+v", s)
 	}
 	gone := bytes.Clone(m)
 	gone[4] = 0x11
 	for _, of := range []Interface{{Index: 7}, {Name: "eth0"}} {
-		if s, ok := parse(gone, of); !ok || s != (State{Removed: true}) {
+		if s, ok := parse(gone, of.is); !ok || s != (State{Removed: true}) {
 			t.Errorf("RTM_DELLINK says removed, got %+v", s)
 		}
 	}
-	if s, ok := parse(append(gone[:len(gone):len(gone)], m...), Interface{Name: "eth0"}); !ok || s != want {
+	if s, ok := parse(append(gone[:len(gone):len(gone)], m...), Interface{Name: "eth0"}.is); !ok || s != want {
 		t.Errorf("removed and made again: %+v", s)
 	}
 	gone[16] = 7 // AF_BRIDGE
-	if _, ok := parse(gone, Interface{Index: 7}); ok {
+	if _, ok := parse(gone, Interface{Index: 7}.is); ok {
 		t.Error("a bridge that lets go of its port is no removal")
 	}
-	if s, ok := parse(unhex(t, `14000000 0200 0000 00000000 00000000 edffffff`), Interface{Name: "eth0"}); !ok || !s.Removed {
+	if s, ok := parse(unhex(t, `14000000 0200 0000 00000000 00000000 edffffff`), Interface{Name: "eth0"}.is); !ok || !s.Removed {
 		t.Errorf("ENODEV says that there is none, got %+v", s)
 	}
-	if _, ok := parse(unhex(t, `14000000 0200 0000 00000000 00000000 ffffffff`), Interface{Name: "eth0"}); ok {
+	if _, ok := parse(unhex(t, `14000000 0200 0000 00000000 00000000 ffffffff`), Interface{Name: "eth0"}.is); ok {
 		t.Error("EPERM says nothing of the interface")
 	}
 	for n := range m {
-		parse(m[:n], Interface{Index: 7})
+		parse(m[:n], Interface{Index: 7}.is)
 	}
 }
 
 func FuzzParse(f *testing.F) {
 	f.Add(unhex(f, linkMessage))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		parse(b, Interface{Index: 7})
-		parse(b, Interface{Name: "eth0"})
+		parse(b, Interface{Index: 7}.is)
+		parse(b, Interface{Name: "eth0"}.is)
 	})
 }
 
@@ -223,7 +223,7 @@ func TestAttributesCutShort(t *testing.T) {
 	mtu = binary.NativeEndian.AppendUint32(mtu, 1400)
 	for n, want := range map[int]int{len(mtu): 1400, len(mtu) - 2: 0, 3: 0} {
 		var s State
-		if s.attributes(mtu[:n]); s.MTU != want {
+		if attributes(mtu[:n], s.attribute); s.MTU != want {
 			t.Errorf("%d bytes: MTU %d, want %d", n, s.MTU, want)
 		}
 	}
@@ -231,7 +231,7 @@ func TestAttributesCutShort(t *testing.T) {
 	mac = binary.NativeEndian.AppendUint16(mac, unix.IFLA_ADDRESS)
 	mac = append(mac, 2, 0, 0, 0, 0, 9)
 	var s State
-	if s.attributes(mac); s.MAC != (nic.MAC{2, 0, 0, 0, 0, 9}) {
+	if attributes(mac, s.attribute); s.MAC != (nic.MAC{2, 0, 0, 0, 0, 9}) {
 		t.Errorf("address %v without padding", s.MAC)
 	}
 }
