@@ -70,6 +70,14 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if files.Files, err = packet.OpenFiles(hostName); err != nil {
 		return files, err
 	}
+	// The kernel puts a queueing discipline to work a moment after the guest has set its end
+	// up, and drops what comes before.
+	err = rtnl.Control(files.Send, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+	})
+	if err != nil {
+		return files, fmt.Errorf("PACKET_QDISC_BYPASS: %w", err)
+	}
 	if err := silence(c, ours); err != nil {
 		return files, err
 	}
