@@ -153,7 +153,10 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 	d := &Device{g: g, index: s.Index, mac: mac}
 	d.name.Store(&s.Name)
 	d.serial, _ = ParseAlias(s.Alias)
-	defer g.wall.tear(s.Index)
+	defer func() {
+		g.link.Follow(rtnl.State{Removed: true})
+		g.wall.tear(s.Index)
+	}()
 	switch err := g.takeOver(s); {
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT):
 		return nil // gone already, or renamed meanwhile

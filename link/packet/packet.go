@@ -225,7 +225,8 @@ func (l *Link) Watch(ctx context.Context, changed func(State)) error {
 }
 
 // Follow joins the link to the interface that news of rtnetlink are of, unless it is joined
-// to it, and returns what they say. It is for who watches in place of [Link.Watch].
+// to it, and returns what they say. It is for who watches in place of [Link.Watch]. After one
+// that is removed the next one is another, even if it has got the same number.
 func (l *Link) Follow(now rtnl.State) (State, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -241,6 +242,10 @@ func (l *Link) Follow(now rtnl.State) (State, error) {
 	}
 	if !s.Present {
 		s = State{}
+		if before := l.State().index; before != 0 {
+			// If it is still there it is let go of.
+			member(&l.files, unix.PACKET_DROP_MEMBERSHIP, before, membership(l.promisc))
+		}
 	}
 	l.set(s)
 	return s, nil

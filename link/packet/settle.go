@@ -17,25 +17,54 @@ import (
 // error of ctx, which ends it between batches, and with net.ErrClosed.
 func (l *Link) Flush(ctx context.Context) error {
 	r := l.read
-	for ctx.Err() == nil {
-		done, err := func() (done bool, err error) {
-			r.passing.Lock()
-			defer r.passing.Unlock()
-			switch {
-			case r.to == nil: // nobody receives
-				return true, nil
-			case r.rc.Control(r.try) != nil:
-				return true, net.ErrClosed
-			case r.errno == unix.EAGAIN:
-				return true, nil
-			}
-			return false, r.pass()
-		}()
+	for {
+		if err := r.lock(ctx); err != nil {
+			return fmt.Errorf("wait until what %s has received is passed on: %w", l.name, err)
+		}
+		done, err := r.flush()
+		r.passing.Unlock()
 		if done || err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("wait for an end of what %s receives: %w", l.name, ctx.Err())
+}
+
+// flush passes on a batch, and says whether that was all. The caller holds passing.
+func (r *receiver) flush() (done bool, err error) {
+	switch {
+	case r.to == nil: // nobody receives
+		return true, nil
+	case r.rc.Control(r.try) != nil:
+		return true, net.ErrClosed
+	case r.errno == unix.EAGAIN:
+		return true, nil
+	}
+	return false, r.pass()
+}
+
+// lock takes passing, unless ctx ends before.
+func (r *receiver) lock(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if r.passing.TryLock() {
+		return nil
+	}
+	locked := make(chan struct{})
+	go func() {
+		r.passing.Lock()
+		close(locked)
+	}()
+	select {
+	case <-locked:
+		return nil
+	case <-ctx.Done():
+		go func() {
+			<-locked
+			r.passing.Unlock()
+		}()
+		return ctx.Err()
+	}
 }
 
 // Arrived waits until at least n frames have come to the packet socket since it was opened,

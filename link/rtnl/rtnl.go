@@ -50,8 +50,8 @@ func Index(ctl *os.File, name string) (int32, error) {
 	return int32(ifr.Uint32()), err
 }
 
-// An Interface says which one to watch: that of an index, whatever its name becomes, or,
-// if Index is 0, whichever has the name.
+// An Interface says which one to watch: that of an index, whatever its name becomes, until it
+// is removed, or, if Index is 0, whichever has the name.
 type Interface struct {
 	Index int32
 	Name  string
@@ -92,7 +92,7 @@ func Watch(ctx context.Context, ctl *os.File, of Interface, changed func(State) 
 }
 
 func watch(ctx context.Context, ctl *os.File, of Interface, changed func(State) error) error {
-	w := &watcher{ctl: ctl, question: request(of), mine: of.is}
+	w := &watcher{ctl: ctl, question: request(of), mine: of.is, final: of.Index != 0}
 	return w.watch(ctx, changed)
 }
 
@@ -138,6 +138,7 @@ type watcher struct {
 	question []byte            // by which the kernel tells its state
 	mine     func(*State) bool // which one
 	first    bool              // the first that is there counts, not the last news
+	final    bool              // one that was removed does not come again
 	buf      []byte
 }
 
@@ -188,8 +189,11 @@ func (w *watcher) burst() (last State, ok bool, err error) {
 			return last, ok, err
 		}
 		s, here := parse(msg, w.mine)
-		if !here || w.first && (ok || s.Removed) {
+		switch {
+		case !here, w.first && (ok || s.Removed):
 			continue
+		case w.final && ok && last.Removed:
+			continue // another one, which has got the number
 		}
 		last, ok = s, true
 	}

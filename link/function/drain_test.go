@@ -1,0 +1,160 @@
+package function
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"hvnet/internal/packets"
+	"hvnet/nic"
+)
+
+// numbered returns frames with consecutive numbers behind the headers.
+func numbered(from uint32, n int) []nic.Frame {
+	list := make([]nic.Frame, n)
+	for i := range list {
+		b := packets.Shape{UDP: true}.Frame(packets.Random(100))
+		binary.BigEndian.PutUint32(b[len(b)-4:], from+uint32(i))
+		list[i] = nic.Frame{Head: b}
+	}
+	return list
+}
+
+// gaps returns how many numbers are missing from 0 up to n, and fails for a number that
+// comes late or twice.
+func gaps(t *testing.T, frames []nic.Frame, n uint32) (missing uint64) {
+	t.Helper()
+	next := uint32(0)
+	for _, f := range frames {
+		k := binary.BigEndian.Uint32(f.Head[len(f.Head)-4:])
+		if k < next || k >= n {
+			t.Fatalf("frame %d comes behind frame %d, of %d", k, int64(next)-1, n)
+		}
+		missing += uint64(k - next)
+		next = k + 1
+	}
+	return missing + uint64(n-next)
+}
+
+func dropped(stats []nic.Stat) (n uint64) {
+	for _, s := range stats {
+		n += s.Value
+	}
+	return n
+}
+
+// TestDrain: when a function is drained all that was sent by it is where it was to go, both
+// ways at once, and when it is pulled out then, its guest gets that.
+func TestDrain(t *testing.T) {
+	ns := enter(t)
+	w := watch(t)
+	for round := range 4 {
+		h := made(t, ns, uint32(round))
+		fromGuest := newTally()
+		h.Start(fromGuest)
+		p := w.up(t)
+		lost := dropped(p.dev.Stats())
+		var n uint32
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for i := range uint32(50) {
+				p.dev.WriteFrames(numbered(i*40, 40))
+			}
+		}()
+		for ; n < 2000; n += 40 {
+			h.WriteFrames(numbered(n, 40))
+		}
+		<-sent
+		check(t, h.Drain(t.Context()))
+		drained := fromGuest.len()
+		if round%2 == 0 {
+			check(t, h.Close())
+		} else { // its users can pull it out too
+			l, err := netlink.LinkByName(p.dev.Name())
+			check(t, err)
+			check(t, netlink.LinkDel(l))
+		}
+		<-p.left
+		// What is dropped, is dropped with a count: the kernel's queues are short.
+		ours, theirs := gaps(t, fromGuest.frames[:drained], n), gaps(t, p.frames, n)
+		if counted := dropped(h.Stats()) + dropped(p.dev.Stats()) - lost; ours+theirs != counted {
+			t.Errorf("round %d: the host lacks %d frames, the guest %d; %d are counted as lost", round, ours, theirs, counted)
+		}
+		if ours+theirs > 1000 {
+			t.Errorf("round %d: %d frames are lost", round, ours+theirs)
+		}
+		check(t, h.Close())
+	}
+}
+
+// TestDrainInVain: what can't be drained in time is told, and waited for again.
+func TestDrainInVain(t *testing.T) {
+	ns := enter(t)
+	h, w := made(t, ns, 7), watch(t)
+	stuck, free := make(chan struct{}), make(chan struct{})
+	var came atomic.Uint64
+	h.Start(sink(func(list []nic.Frame) {
+		if came.Add(uint64(len(list))) == 1 {
+			close(stuck)
+			<-free
+		}
+	}))
+	p := w.up(t)
+	p.dev.WriteFrames(numbered(0, 1))
+	<-stuck
+	p.dev.WriteFrames(numbered(1, 99))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.Drain(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("drained, though the switch has not taken a frame: %v", err)
+	}
+	close(free)
+	if err := h.Drain(t.Context()); err != nil || came.Load() != 100 {
+		t.Errorf("%d of 100 frames have come: %v", came.Load(), err)
+	}
+}
+
+// A sink is a function of frames.
+type sink func([]nic.Frame)
+
+func (f sink) WriteFrames(frames []nic.Frame) { f(frames) }
+
+// TestNoAllocation passes frames both ways without allocating.
+func TestNoAllocation(t *testing.T) {
+	ns := enter(t)
+	h, w := made(t, ns, 7), watch(t)
+	var came, went atomic.Uint64
+	h.Start(sink(func(f []nic.Frame) { came.Add(uint64(len(f))) }))
+	p := w.up(t)
+	w.device.Load().port = counting{p, &went}
+	list := frames()
+	exchange := func() {
+		before := came.Load()
+		p.dev.WriteFrames(list)
+		for came.Load() < before+uint64(len(list)) {
+			runtime.Gosched()
+		}
+		before = went.Load()
+		h.WriteFrames(list)
+		for went.Load() < before+uint64(len(list)) {
+			runtime.Gosched()
+		}
+	}
+	exchange()
+	if n := testing.AllocsPerRun(100, exchange); n != 0 {
+		t.Errorf("%v allocations for %d frames each way", n, len(list))
+	}
+}
+
+type counting struct {
+	*port
+	n *atomic.Uint64
+}
+
+func (c counting) WriteFrames(frames []nic.Frame) { c.n.Add(uint64(len(frames))) }
