@@ -14,11 +14,8 @@ import (
 	"hvnet/link/rtnl"
 )
 
-// The names of both ends where they are made.
-const (
-	hostName  = "host"
-	guestName = "guest"
-)
+// hostName is the name of the host's end.
+const hostName = "hvnet-host"
 
 // Make makes a function for the guest in a network namespace, given by an open file such as
 // /proc/PID/ns/net, in whose user namespace the caller needs CAP_NET_ADMIN, and CAP_SYS_ADMIN
@@ -55,7 +52,7 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if _, err := c.Do(pair(cfg)); err != nil {
 		return files, fmt.Errorf("make a veth pair: %w", err)
 	}
-	theirs, err := rtnl.Index(files.Settings, guestName)
+	theirs, err := rtnl.Index(files.Settings, cfg.name())
 	if err != nil {
 		return files, err
 	}
@@ -84,9 +81,10 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, ours, unix.IFF_UP, unix.IFF_UP)); err != nil {
 		return files, fmt.Errorf("set the host's end up: %w", err)
 	}
+	// It has its name before: else the guest sees it by another one for a moment, and keeps it
+	// by that one if there is an interface of the name.
 	err = rtnl.Control(guest, func(fd int) error {
-		move := rtnl.Link(unix.RTM_SETLINK, theirs, 0, 0).PutUint32(unix.IFLA_NET_NS_FD, uint32(fd)).PutString(unix.IFLA_IFNAME, cfg.name())
-		_, err := c.Do(move)
+		_, err := c.Do(rtnl.Link(unix.RTM_SETLINK, theirs, 0, 0).PutUint32(unix.IFLA_NET_NS_FD, uint32(fd)))
 		return err
 	})
 	if err != nil {
@@ -104,7 +102,7 @@ func pair(cfg Config) *rtnl.Request {
 		r.Nest(unix.IFLA_INFO_DATA, func() {
 			r.Nest(vethPeer, func() {
 				r.Head(make([]byte, unix.SizeofIfInfomsg))
-				r.PutString(unix.IFLA_IFNAME, guestName).Put(unix.IFLA_ADDRESS, cfg.MAC[:])
+				r.PutString(unix.IFLA_IFNAME, cfg.name()).Put(unix.IFLA_ADDRESS, cfg.MAC[:])
 				r.PutUint32(unix.IFLA_MTU, uint32(cmp.Or(cfg.MTU, 1500)))
 			})
 		})
