@@ -187,7 +187,12 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 		if gone = now.Removed; gone {
 			return nil
 		}
-		d.name.Store(&now.Name)
+		if now.Name != d.Name() {
+			if err := g.wall.move(s.Index, now.Name); err != nil && g.Refused != nil {
+				g.Refused(fmt.Errorf("keep the IP stack away from %s: %w", now.Name, err))
+			}
+			d.name.Store(&now.Name)
+		}
 		if _, err := g.link.Follow(now); err != nil {
 			return err
 		}

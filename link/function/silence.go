@@ -105,6 +105,18 @@ func (w wall) tear(index int32) error {
 	return err
 }
 
+// move puts the wall up anew at an interface that has another name: since Linux 6.16 a chain
+// goes by that. One that is renamed once more, or gone, is no error.
+func (w wall) move(index int32, name string) error {
+	if err := w.tear(index); err != nil {
+		return err
+	}
+	if err := w.build(index, name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
 func wallName(index int32) string { return fmt.Sprintf("hvnet-vf-%d", index) }
 
 // batch has the kernel do all or none.
