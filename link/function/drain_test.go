@@ -53,7 +53,11 @@ func dropped(stats []nic.Stat) (n uint64) {
 func TestDrain(t *testing.T) {
 	ns := enter(t)
 	w := watch(t)
-	for round := range 4 {
+	rounds := 4
+	if testing.Short() {
+		rounds = 2
+	}
+	for round := range rounds {
 		h := made(t, ns, uint32(round))
 		fromGuest := newTally()
 		h.Start(fromGuest)

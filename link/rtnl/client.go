@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (c *Client) Do(requests ...*Request) (answer []byte, err error) {
 			}
 		}
 	})
-	return answer, errors.Join(err, failed)
+	return answer, cmp.Or(err, failed)
 }
 
 // answers returns the data of the last answer in a datagram of the kernel, nil if there is
