@@ -151,7 +151,7 @@ func TestNoAllocation(t *testing.T) {
 		}
 	}
 	exchange()
-	if n := testing.AllocsPerRun(100, exchange); n != 0 {
+	if n := testing.AllocsPerRun(20, exchange); n != 0 {
 		t.Errorf("%v allocations for %d frames each way", n, len(list))
 	}
 }

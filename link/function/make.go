@@ -14,8 +14,13 @@ import (
 	"hvnet/link/rtnl"
 )
 
-// hostName is the name of the host's end.
-const hostName = "hvnet-host"
+// hostName is the name of the host's end and hostIndex its number, which is that of no
+// guest's end: of a pair whose two ends have the same one, in two namespaces, the kernel tells
+// that it has carrier up to a second late.
+const (
+	hostName  = "hvnet-host"
+	hostIndex = 65535
+)
 
 // Make makes a function for the guest in a network namespace, given by an open file such as
 // /proc/PID/ns/net, in whose user namespace the caller needs CAP_NET_ADMIN, and CAP_SYS_ADMIN
@@ -56,10 +61,6 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if err != nil {
 		return files, err
 	}
-	ours, err := rtnl.Index(files.Settings, hostName)
-	if err != nil {
-		return files, err
-	}
 	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, theirs, 0, 0).Put(unix.IFLA_IFALIAS, []byte(Alias(cfg.Serial)))); err != nil {
 		return files, fmt.Errorf("mark it with its serial number: %w", err)
 	}
@@ -75,10 +76,10 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if err != nil {
 		return files, fmt.Errorf("PACKET_QDISC_BYPASS: %w", err)
 	}
-	if err := silence(c, ours); err != nil {
+	if err := silence(c, hostIndex); err != nil {
 		return files, err
 	}
-	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, ours, unix.IFF_UP, unix.IFF_UP)); err != nil {
+	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, hostIndex, unix.IFF_UP, unix.IFF_UP)); err != nil {
 		return files, fmt.Errorf("set the host's end up: %w", err)
 	}
 	// It has its name before: else the guest sees it by another one for a moment, and keeps it
@@ -95,7 +96,7 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 
 // pair returns the request for both ends. The host's takes frames of any length.
 func pair(cfg Config) *rtnl.Request {
-	r := rtnl.NewRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, make([]byte, unix.SizeofIfInfomsg))
+	r := rtnl.Link(unix.RTM_NEWLINK, hostIndex, 0, 0).Flags(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
 	r.PutString(unix.IFLA_IFNAME, hostName).PutUint32(unix.IFLA_MTU, math.MaxUint16)
 	return r.Nest(unix.IFLA_LINKINFO, func() {
 		r.Put(unix.IFLA_INFO_KIND, []byte("veth"))

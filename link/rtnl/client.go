@@ -34,6 +34,12 @@ func Link(kind uint16, index int32, flags, change uint32) *Request {
 	return NewRequest(kind, unix.NLM_F_ACK, head)
 }
 
+// Flags adds flags of the message, such as NLM_F_CREATE.
+func (r *Request) Flags(flags uint16) *Request {
+	binary.NativeEndian.PutUint16(r.b[6:], binary.NativeEndian.Uint16(r.b[6:])|flags)
+	return r
+}
+
 // Put adds an attribute.
 func (r *Request) Put(kind uint16, value []byte) *Request {
 	r.b = binary.NativeEndian.AppendUint16(r.b, uint16(unix.SizeofRtAttr+len(value)))

@@ -34,7 +34,7 @@ func TestClient(t *testing.T) {
 	enter(t)
 	ctl := open(t)
 	c := NewClient(ctl)
-	r := NewRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, make([]byte, linkInfoLen)).PutString(unix.IFLA_IFNAME, "v0")
+	r := Link(unix.RTM_NEWLINK, 0, 0, 0).Flags(unix.NLM_F_CREATE|unix.NLM_F_EXCL).PutString(unix.IFLA_IFNAME, "v0")
 	r.Nest(unix.IFLA_LINKINFO, func() { r.Put(unix.IFLA_INFO_KIND, []byte("veth")) })
 	if _, err := c.Do(r); err != nil {
 		t.Fatal(err)
