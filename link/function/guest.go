@@ -196,6 +196,9 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 		if _, err := g.link.Follow(now); err != nil {
 			return err
 		}
+		if now.Carrier {
+			g.settle(s.Index)
+		}
 		port.Changed(now.Up, now.Carrier)
 		return nil
 	})
@@ -208,6 +211,12 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 	}
 	port.Leave(!gone)
 	return err
+}
+
+// settle waits until the kernel has done what it has told of: that an interface is up it says
+// before its packet sockets receive. It answers a request when what it is at is over.
+func (g *Guest) settle(index int32) {
+	g.settings.Do(rtnl.Link(unix.RTM_SETLINK, index, 0, 0)) // of one that is gone news comes
 }
 
 // await watches an interface until it is removed or ctx ends.

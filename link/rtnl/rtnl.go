@@ -71,7 +71,7 @@ type State struct {
 	Kind        string // of software: "veth", "tun", …; hardware has none
 	Ethernet    bool
 	Up          bool // administratively
-	Carrier     bool // up, and so is its link: frames pass
+	Carrier     bool // up, and so is its link (IFF_LOWER_UP): IFF_RUNNING may come a second later
 	MTU         int
 	MAC         nic.MAC
 	Promiscuous bool // somebody wants all frames: the user, a bridge, a packet socket
@@ -275,7 +275,7 @@ func parse(b []byte, mine func(*State) bool) (last State, ok bool) {
 			Index:    int32(binary.NativeEndian.Uint32(m.Data[linkIndex:])),
 			Ethernet: binary.NativeEndian.Uint16(m.Data[linkType:]) == unix.ARPHRD_ETHER,
 			Up:       flags&unix.IFF_UP != 0,
-			Carrier:  flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0,
+			Carrier:  flags&unix.IFF_UP != 0 && flags&unix.IFF_LOWER_UP != 0,
 		}
 		attributes(m.Data[linkInfoLen:], s.attribute)
 		if !mine(&s) {
