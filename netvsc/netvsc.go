@@ -296,7 +296,7 @@ type Info struct {
 // Details returns what ethtool does not show.
 func (n *NIC) Details() nic.Details {
 	i := n.Info()
-	return nic.Details{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS, FragmentCure: n.FragmentCure()}
+	return nic.Details{VMBus: i.VMBus, NVSP: i.NVSP, NDIS: i.NDIS, FragmentCure: n.FragmentCure(), VF: n.VFStatus()}
 }
 
 // Info returns what was negotiated.

@@ -66,10 +66,21 @@ func (o *offloads) parameters() rndis.OffloadParameters {
 		LSOv4: large(o.lso4), LSOv6: large(o.lso6)}
 }
 
-// LargeSend returns the longest frame in bytes that the host cuts into TCP segments, of
-// both IP versions; 0 if it cuts none. The driver takes longer ones too, but cuts them
-// itself, which costs a copy.
+// vfLargeSend is the longest frame in bytes for a VF that takes frames to be cut: what
+// Linux has for devices with no limit of their own (GSO_LEGACY_MAX_SIZE). With more the
+// kernel makes IPv6 packets that have no length (BIG TCP).
+const vfLargeSend = 65536
+
+// LargeSend returns the longest frame in bytes that is cut into TCP segments, of both IP
+// versions, on the path in use: by the host or by the VF; 0 if none is. The driver takes
+// longer ones too, but cuts them itself, which costs a copy.
 func (n *NIC) LargeSend() int {
+	if p := n.vf.active.Load(); p != nil {
+		const tcp = nic.TakesTCPv4 | nic.TakesTCPv6
+		if t, ok := p.dev.(nic.Taker); ok && t.Takes()&tcp == tcp {
+			return vfLargeSend
+		}
+	}
 	o := &n.session.Load().granted
 	switch {
 	case o.lso6.max == 0:

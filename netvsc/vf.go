@@ -205,3 +205,47 @@ func (n *NIC) Path() vf.Path {
 	}
 	return vf.Synthetic
 }
+
+// VFStatus returns what is there of a virtual function, and what is missing.
+func (n *NIC) VFStatus() (s nic.VFStatus) {
+	if known := n.vf.status.Load(); known != nil {
+		s = *known
+	}
+	s.Wanted = n.vf.on
+	return s
+}
+
+// OnPath has f called now, and whenever the path has changed, from one goroutine that
+// moves it. There is one f; nil for none. It must not ask for changes of the NIC.
+func (n *NIC) OnPath(f func()) {
+	if f == nil {
+		n.vf.onPath.Store(nil)
+		return
+	}
+	n.vf.onPath.Store(&f)
+	f()
+}
+
+// AwaitPath waits until frames are sent on a path, or ctx ends.
+func (n *NIC) AwaitPath(ctx context.Context, path vf.Path) error {
+	for {
+		moved := *n.vf.moved.Load()
+		if n.Path() == path {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("netvsc: wait for the data path to move: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// turned tells that the path has moved.
+func (v *vfPath) turned() {
+	next := make(chan struct{})
+	close(*v.moved.Swap(&next))
+	if f := v.onPath.Load(); f != nil {
+		(*f)()
+	}
+}

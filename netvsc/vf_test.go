@@ -102,7 +102,7 @@ func (x *vfTest) paths(want ...uint32) {
 }
 
 // last returns the last move.
-func (x *vfTest) last() VFMove {
+func (x *vfTest) last() nic.VFMove {
 	x.t.Helper()
 	moves := x.n.VFTimeline()
 	if len(moves) == 0 {
@@ -162,6 +162,76 @@ func TestVF(t *testing.T) {
 		x.received()
 		if s, h := x.n.count.Load(counter.VFSwitches), x.n.count.Load(counter.HostBadMessage)+x.n.count.Load(counter.HostBadCompletion); s != 13 || h != 0 {
 			t.Errorf("vf_switches is %d, the host was wrong %d times", s, h)
+		}
+	})
+}
+
+// TestVFSeen: others see which path is in use, what there is for the other one, and how
+// long frames may be on each.
+func TestVFSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newVFTest(t, Config{})
+		x.goes(vf.VF)
+		have := nic.VFStatus{Wanted: true, Announced: true, Associated: true, Serial: 7, Device: true, DeviceSerial: 7, Up: true, Carrier: true, Active: true}
+		seen := func(want nic.VFStatus) {
+			t.Helper()
+			synctest.Wait()
+			if got := x.n.VFStatus(); got != want || x.n.Details().VF != got {
+				t.Errorf("status %+v, want %+v", got, want)
+			}
+		}
+		seen(have)
+		var paths []vf.Path
+		x.n.OnPath(func() { paths = append(paths, x.n.Path()) })
+		if err := x.n.AwaitPath(context.Background(), vf.VF); err != nil {
+			t.Error(err)
+		}
+		x.port.Changed(VFState{Up: true})
+		if err := x.n.AwaitPath(context.Background(), vf.Synthetic); err != nil {
+			t.Error(err)
+		}
+		have.Carrier, have.Active = false, false
+		seen(have)
+		x.h.queue(0).associate(false, 7)
+		have.Associated = false
+		seen(have)
+		x.port.Gone()
+		seen(nic.VFStatus{Wanted: true, Announced: true, Serial: 7})
+		x.n.OnPath(nil)
+		x.h.queue(0).associate(true, 8)
+		x.join()
+		x.goes(vf.VF)
+		if !slices.Equal(paths, []vf.Path{vf.VF, vf.Synthetic}) {
+			t.Errorf("told of paths %v", paths)
+		}
+		soon, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := x.n.AwaitPath(soon, vf.Synthetic); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a path that does not come: %v", err)
+		}
+	})
+}
+
+// TestVFLargeSend: how long frames may be is for the path in use to say.
+func TestVFLargeSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newVFTest(t, Config{}) // the host cuts nothing
+		if got := x.n.LargeSend(); got != 65536 {
+			t.Errorf("%d by a VF that cuts", got)
+		}
+		x.port.Gone()
+		synctest.Wait()
+		if got := x.n.LargeSend(); got != 0 {
+			t.Errorf("%d by the host", got)
+		}
+		p, err := x.n.AddVF(context.Background(), plainVF{fakeVF: x.dev})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Changed(running)
+		synctest.Wait()
+		if got := x.n.LargeSend(); got != 0 || x.n.Path() != vf.VF {
+			t.Errorf("%d by a VF that does not cut", got)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"hvnet/counter"
 	"hvnet/netvsc/vf"
+	"hvnet/nic"
 	"hvnet/nvsp"
 	"hvnet/vmbus"
 )
@@ -23,7 +24,10 @@ type vfPath struct {
 	active   atomic.Pointer[VFPort] // what senders use; nil: the synthetic device
 	port     atomic.Pointer[VFPort] // the VF that there is
 	promisc  atomic.Bool
+	onPath   atomic.Pointer[func()]        // see NIC.OnPath
+	moved    atomic.Pointer[chan struct{}] // closed, and another one, when the path has moved
 	timeline timeline
+	status   atomic.Pointer[nic.VFStatus] // what the machine knows; nil: nothing yet
 
 	mu      sync.Mutex
 	inbox   []vfEvent
@@ -74,6 +78,8 @@ const (
 func (v *vfPath) init(n *NIC, cfg *Config) {
 	v.n, v.on, v.rest = n, cfg.VF, cfg.VFRest
 	v.machine.Damped = cfg.VFRest > 0
+	moved := make(chan struct{})
+	v.moved.Store(&moved)
 	v.wake, v.quit, v.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 }
 
@@ -277,6 +283,8 @@ func (v *vfPath) step(e vf.Event) {
 			v.resting.Reset(v.rest)
 		}
 	}
+	known := v.machine.Status()
+	v.status.Store(&known)
 }
 
 // press has the host told of the path, as soon as that is possible, and gives up when it
@@ -359,7 +367,7 @@ func (v *vfPath) over(kind vf.Kind) {
 	}
 	if kind != vf.Confirmed {
 		v.n.log.Warn("netvsc: the data path does not move", "to", r.path, "err", kind)
-		v.timeline.add(VFMove{At: time.Now(), To: r.path.String(), First: kind.Who(), Why: kind.String(), Failed: failed(kind), Took: r.took})
+		v.timeline.add(nic.VFMove{At: time.Now(), To: r.path.String(), First: kind.Who(), Why: kind.String(), Failed: failed(kind), Took: r.took})
 	}
 	v.step(vf.Event{Kind: kind})
 }
@@ -395,8 +403,9 @@ func (v *vfPath) useVF(why vf.Kind) {
 	n.wakePumps()
 	n.count.Add(counter.VFSwitches, 1)
 	n.log.Info("netvsc: data path switched to the VF", "serial", p.dev.Serial())
-	v.timeline.add(VFMove{At: time.Now(), To: vf.VF.String(), First: why.Who(), Why: why.String(), Took: v.request.took,
+	v.timeline.add(nic.VFMove{At: time.Now(), To: vf.VF.String(), First: why.Who(), Why: why.String(), Took: v.request.took,
 		Held: time.Since(begun), InFlight: before, Undrained: left})
+	v.turned()
 }
 
 // useSynthetic has senders leave the VF: when it returns none is using it.
@@ -410,7 +419,8 @@ func (v *vfPath) useSynthetic(why vf.Kind) {
 	n.wakePumps()
 	n.count.Add(counter.VFSwitches, 1)
 	n.log.Info("netvsc: data path switched from the VF", "why", why)
-	v.timeline.add(VFMove{At: time.Now(), To: vf.Synthetic.String(), First: why.Who(), Why: why.String(), Held: time.Since(begun)})
+	v.timeline.add(nic.VFMove{At: time.Now(), To: vf.Synthetic.String(), First: why.Who(), Why: why.String(), Held: time.Since(begun)})
+	v.turned()
 }
 
 // hold has senders wait, or go on.

@@ -31,6 +31,7 @@ type DriverInfo struct {
 type Details struct {
 	VMBus, NVSP, NDIS string // versions that were agreed upon with the host, "5.3", "6.1", "6.30"
 	FragmentCure      bool   // the fragments of UDP datagrams are kept on one channel
+	VF                VFStatus
 }
 
 // Channels is what `ethtool -l` shows of a NIC with combined channels: the host's

@@ -144,6 +144,15 @@ func (m *Machine) Ready() (ready, bySerial bool) {
 	return ready, ready && m.serial == m.deviceSerial
 }
 
+// Status returns what there is of a VF, as far as the machine knows.
+func (m *Machine) Status() nic.VFStatus {
+	return nic.VFStatus{
+		Announced: m.attached && m.sriov, Associated: m.allocated, Serial: m.serial,
+		Device: m.ours(), DeviceSerial: m.deviceSerial, Up: m.running, Carrier: m.carrier,
+		Unwilling: m.barred, Resting: m.resting, Active: m.using == VF,
+	}
+}
+
 // ours reports whether the device has the NIC's address.
 func (m *Machine) ours() bool { return m.present && m.deviceMAC == m.mac }
 
