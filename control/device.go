@@ -110,24 +110,33 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 	serveSuspend(handlers, d)
 	servePlacement(handlers, d)
 	serveDetails(handlers, d)
+	serveTimeline(handlers, d)
 	var n news
 	n.watch(handlers)
-	var s *Server
-	var err error
+	s, err := ServeIn(netns, iface, handlers)
+	if err != nil {
+		return nil, fmt.Errorf("serve driver of %s: %w", iface, err)
+	}
+	s.Stream(methodWatch, n.stream)
+	return s, nil
+}
+
+// ServeIn serves methods on a socket beside those of the drivers of the network namespace.
+// A name that begins with a dot is no driver's.
+func ServeIn(netns uint64, name string, handlers map[string]Handler) (s *Server, err error) {
 	// Twice, because the last server of the namespace removes the directory, and
 	// may do so just now.
 	for range 2 {
 		if err = makeDirs(netns); err == nil {
-			s, err = Serve(socketPath(netns, iface), handlers)
+			s, err = Serve(socketPath(netns, name), handlers)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("serve driver of %s: %w", iface, err)
+		return nil, err
 	}
-	s.Stream(methodWatch, n.stream)
 	s.removed = func() { os.Remove(namespaceDir(netns)) } // if it is empty
 	return s, nil
 }
