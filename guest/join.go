@@ -22,7 +22,8 @@ import (
 // address, promiscuity, down and up; and what they switch with `ethtool -K`, as the
 // interface shows what the NIC does. What the host refuses is taken back on the
 // interface, and Config.Refused told. When the NIC has been lost and is back, the
-// interface gets the MTU and the address that the host has it with now.
+// interface gets the MTU and the address that the host has it with now. How long frames
+// may be that the kernel leaves to be cut is what the path in use takes.
 func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func(context.Context) error, err error) {
 	var sink nic.Sink = t
 	if also != nil {
@@ -34,6 +35,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 	errs := make(chan error, t.Queues()+1)
 	leave = func(ctx context.Context) error {
 		g.NIC.OnLink(nil)
+		g.NIC.OnPath(nil)
 		stop()
 		pumps.Wait()
 		close(errs)
@@ -48,6 +50,7 @@ func (g *Guest) Join(ctx context.Context, t *tap.TAP, also nic.Sink) (leave func
 		return nil, errors.Join(err, leave(ctx))
 	}
 	g.NIC.OnLink(func(l nic.LinkState) { t.SetLink(l) })
+	g.NIC.OnPath(func() { g.refused(pctx, t, t.SetLargest(g.NIC.LargeSend())) })
 	if err := t.SetLink(g.NIC.Link()); err != nil {
 		return nil, errors.Join(err, leave(ctx))
 	}

@@ -48,6 +48,35 @@ func offered() []nic.Frame {
 	return list
 }
 
+// TestSetLargest: the limit follows what is set.
+func TestSetLargest(t *testing.T) {
+	enter(t)
+	tap := open(t, Config{Name: "eth0", Offloads: Offloads, Largest: 20000})
+	fd := vnetSocket(t)
+	f := offered()[0] // of 30000 bytes
+	var h vnet.Header
+	h.Set(&f)
+	of(t, fd, &f)
+	first, rest := make([]byte, 500), make([]byte, nic.MaxFrame)
+	for _, step := range []struct{ largest, want int }{{0, 1}, {20000, 21}, {40000, 1}} {
+		if err := tap.SetLargest(step.largest); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Write(fd, append(h[:10:10], packets.Bytes(&f)...)); err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for ; ; got++ {
+			if _, _, err := tap.Queue(0).ReadFrame(first, rest); err != nil {
+				break
+			}
+		}
+		if got != step.want {
+			t.Errorf("with a limit of %d: %d frames, want %d", step.largest, got, step.want)
+		}
+	}
+}
+
 // TestKernelLeavesWork has the kernel send frames that leave something to be done. A
 // TAP that takes that gets them as they are, another one what they become.
 func TestKernelLeavesWork(t *testing.T) {
