@@ -139,3 +139,25 @@ func TestNothingRemains(t *testing.T) {
 		}
 	}
 }
+
+// TestProcess: the host knows the process of a guest, for as long as it is there.
+func TestProcess(t *testing.T) {
+	l, path := testListen(t, ListenConfig{})
+	p, err := Dial(t.Context(), path, Hello{VPs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	g, _, err := l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := g.(interface{ Process() int })
+	if n := of.Process(); n != os.Getpid() {
+		t.Errorf("process %d, want %d", n, os.Getpid())
+	}
+	g.Close()
+	if n := of.Process(); n != 0 {
+		t.Errorf("process %d of a guest that was closed", n)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hvnet/hv"
+	"hvnet/hv/internal/socket"
 )
 
 // guest is a guest as its host sees it.
@@ -36,6 +37,10 @@ func (g *guest) PostMessage(vp int, payload []byte) error { return g.synic.Post(
 func (g *guest) SetFlag(vp, flag int) error { return g.synic.SetFlag(vp, flag) }
 
 func (g *guest) Done() <-chan struct{} { return g.done }
+
+// Process returns the number of the guest's process, 0 if it is in another process
+// namespace. Once Done is closed it may be another's.
+func (g *guest) Process() int { return socket.PeerProcess(g.conn) }
 
 // Serve reads what the guest sends, and in a second goroutine listens to its
 // doorbell. Whichever ends first ends the other by closing the guest.

@@ -160,6 +160,16 @@ func CheckPeer(c *net.UnixConn) error {
 	return nil
 }
 
+// PeerProcess returns the number of the process at the other end, as this one sees it; 0
+// if it does not see it.
+func PeerProcess(c *net.UnixConn) int {
+	cred, err := peer(c)
+	if err != nil {
+		return 0
+	}
+	return int(cred.Pid)
+}
+
 // peer returns who is at the other end.
 func peer(c *net.UnixConn) (*unix.Ucred, error) {
 	raw, err := c.SyscallConn()
