@@ -115,6 +115,10 @@ func (h *helper) serve(req message, files []*os.File) error {
 			out = nil
 		}
 		return h.conn.send(answer, out...)
+	case req.Functions:
+		return h.functions(answer)
+	case req.Function != nil:
+		return h.function(answer, *req.Function)
 	case req.Interface != nil:
 		answer.Error = toWire(Configure(*req.Interface))
 	case req.Resolver != nil:

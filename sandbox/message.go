@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hvnet/link/function"
 	"hvnet/link/tap"
 )
 
@@ -31,11 +32,13 @@ const (
 type message struct {
 	ID uint64
 
-	TAP       *tap.Config    `json:",omitempty"` // answered with descriptors
-	Interface *Interface     `json:",omitempty"`
-	Resolver  []netip.Addr   `json:",omitempty"`
-	Exec      *execRequest   `json:",omitempty"` // comes with stdin, stdout, stderr
-	Signal    *signalRequest `json:",omitempty"`
+	TAP       *tap.Config      `json:",omitempty"` // answered with descriptors
+	Functions bool             `json:",omitempty"` // answered with descriptors
+	Function  *function.Config `json:",omitempty"` // answered with descriptors
+	Interface *Interface       `json:",omitempty"`
+	Resolver  []netip.Addr     `json:",omitempty"`
+	Exec      *execRequest     `json:",omitempty"` // comes with stdin, stdout, stderr
+	Signal    *signalRequest   `json:",omitempty"`
 
 	Hello hello      `json:",omitzero"`
 	Exit  int        `json:",omitempty"` // of the command
@@ -70,7 +73,7 @@ type wireError struct {
 
 // kinds are the errors that keep their identity on the socket. Both ends are the
 // same program.
-var kinds = [...]error{tap.ErrNoTun, tap.ErrPermission, tap.ErrExists, ErrNoInterface, os.ErrNotExist}
+var kinds = [...]error{tap.ErrNoTun, tap.ErrPermission, tap.ErrExists, function.ErrPermission, function.ErrExists, ErrNoInterface, os.ErrNotExist}
 
 // A textError has a text of its own and is also other errors: a wireError at its
 // receiver is one.
