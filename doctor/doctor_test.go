@@ -146,13 +146,32 @@ var cases = []struct {
 	{"vf-alone", Fault, func(_ *Facts, i *Interface) { i.VF.Slave = false }, "enP1s1 (mlx5_core, 0001:00:02.0) has the address of eth0", "rescan"},
 	{"vf-down", Warning, func(_ *Facts, i *Interface) { i.VF.Up = false }, "enP1s1 is down", "ip link set enP1s1 up"},
 	{"vf-idle", Warning, func(_ *Facts, i *Interface) { i.Counters["vf_tx_packets"] = 0 }, "none of 5000 frames", "enP1s1"},
+	{"vf-announced", Note, sriov(SRIOV{}), "does not ask", ""},
+	{"vf-announced", Note, sriov(SRIOV{Wanted: true}), "NVSP 1", ""},
+	{"vf-announced", Note, sriov(SRIOV{Wanted: true, Announced: true}), "given it no virtual function (", ""},
+	{"vf-missing", Warning, sriov(SRIOV{Wanted: true, Announced: true, Associated: true, Serial: 9}), "function 9, and no device here has its address 00:22:48:01:02:03", "ip link"},
+	{"vf-carrier", Warning, sriov(SRIOV{Wanted: true, Announced: true, Associated: true, Device: true, Up: true}), "enP1s1 has no carrier", ""},
+	{"vf-unwilling", Warning, sriov(SRIOV{Wanted: true, Announced: true, Associated: true, Device: true, Up: true, Carrier: true, Unwilling: true}), "does not move", "hvnet vf timeline eth0"},
+	{"vf-unwilling", Note, sriov(SRIOV{Wanted: true, Announced: true, Associated: true, Device: true, Up: true, Carrier: true, Resting: true}), "left alone", "hvnet vf timeline eth0"},
 	{"vf-address", Warning, func(_ *Facts, i *Interface) { i.VF.Addresses = []string{"10.0.0.4/24"} }, "10.0.0.4/24", "ip addr flush dev enP1s1"},
 	{"vf-switches", Advice, func(_ *Facts, i *Interface) { i.Switches = 900 }, "900 times", "dmesg"},
+	{"vf-switches", Advice, func(_ *Facts, i *Interface) { i.Ours, i.Switches = true, 900 }, "900 times", "hvnet vf timeline eth0"},
 
 	{"uio-oops", Fault, func(f *Facts, _ *Interface) { f.Machine.UIO, f.Machine.Release = true, "6.1.158" }, "takes it down", "full-upgrade"},
 	{"uio-hang", Warning, func(f *Facts, _ *Interface) { f.Machine.UIODevices = []string{"guid"} }, "guid: it may lose a wakeup", "full-upgrade"},
 	{"uio-rescind", Warning, func(f *Facts, _ *Interface) { f.Machine.UIO, f.Machine.Release = true, "6.6.50" }, "may fall", "full-upgrade"},
 	{"uio-slow", Note, func(f *Facts, _ *Interface) { f.Machine.UIO = true }, "monitor page", ""},
+}
+
+// sriov has a driver of ours know so much of its virtual function.
+func sriov(s SRIOV) func(*Facts, *Interface) {
+	return func(f *Facts, i *Interface) {
+		f.Machine.Azure = false
+		i.Ours, i.SRIOV, i.Host = true, &s, map[string]string{"NVSP": "1"}
+		if !s.Device {
+			i.VF = nil
+		}
+	}
 }
 
 // companion has the rules that may speak beside another one: fewer channels are what some
@@ -201,6 +220,16 @@ func TestWell(t *testing.T) {
 			t.Errorf("rule %+v", r)
 		}
 		names[r.Name] = true
+	}
+}
+
+// TestOwnVF: of a driver that tells what it knows it is believed which path it uses.
+func TestOwnVF(t *testing.T) {
+	f := well()
+	sriov(SRIOV{Wanted: true, Announced: true, Associated: true, Device: true, Up: true, Carrier: true, Active: true})(f, &f.Interfaces[0])
+	f.Interfaces[0].Counters["vf_tx_packets"] = 0
+	if all := Examine(f); len(all) != 1 || all[0].Rule != "vf" || !strings.Contains(all[0].Text, "enP1s1 (mlx5_core, 0001:00:02.0) is its virtual function and up") {
+		t.Errorf("found %+v", all)
 	}
 }
 

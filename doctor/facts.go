@@ -99,8 +99,24 @@ type Interface struct {
 	Master   *Neighbour  `json:"master,omitempty"`   // what it is a part of
 	Uppers   []Neighbour `json:"uppers,omitempty"`   // what is built on it
 	VF       *Neighbour  `json:"vf,omitempty"`       // its virtual function
-	Switches int         `json:"switches,omitempty"` // changes of the data path, as the kernel has logged them
+	SRIOV    *SRIOV      `json:"sriov,omitempty"`    // what a driver of this project knows of it
+	Switches int         `json:"switches,omitempty"` // changes of the data path, as the kernel has logged them or the driver has counted
 	Refused  int         `json:"refused,omitempty"`  // sends that the host refused, as the kernel has logged them
+}
+
+// SRIOV is what a driver knows of its virtual function: all that it takes for frames to go
+// by it.
+type SRIOV struct {
+	Wanted     bool   `json:"wanted"`     // the driver uses one if it gets one
+	Announced  bool   `json:"announced"`  // the host was told so
+	Associated bool   `json:"associated"` // the host has associated one with the NIC,
+	Serial     uint32 `json:"serial"`     // with this number
+	Device     bool   `json:"device"`     // the driver has found its device
+	Up         bool   `json:"up"`         // which is up
+	Carrier    bool   `json:"carrier"`    // and has a link
+	Unwilling  bool   `json:"unwilling"`  // the host does not want it used
+	Resting    bool   `json:"resting"`    // it is left alone for a while, after a loss
+	Active     bool   `json:"active"`     // frames are sent by it
 }
 
 // A Place is where a channel interrupts.
@@ -122,7 +138,9 @@ type Neighbour struct {
 }
 
 // HasVF tells whether frames can pass by a virtual function, around the host's switch.
-func (i *Interface) HasVF() bool { return i.VF != nil && i.VF.Slave && i.VF.Up }
+func (i *Interface) HasVF() bool {
+	return i.VF != nil && i.VF.Slave && i.VF.Up && (i.SRIOV == nil || i.SRIOV.Active)
+}
 
 // has reports whether a feature is on.
 func (i *Interface) has(feature string) bool { return slices.Contains(i.Features, feature) }

@@ -61,7 +61,7 @@ func Facts(ctx context.Context, names []string) (*doctor.Facts, error) {
 		}
 		i := c.link(l)
 		if slices.Contains(served, name) {
-			if err := ours(ctx, netns, &i); err != nil {
+			if err := c.ours(ctx, netns, &i); err != nil {
 				return nil, err
 			}
 		} else if err := c.kernels(l, &i); err != nil {
@@ -156,7 +156,7 @@ func (c *collector) neighbour(l netlink.Link) doctor.Neighbour {
 }
 
 // ours adds what a driver of this project tells.
-func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
+func (c *collector) ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 	d, err := control.Device(ctx, netns, i.Name)
 	if err != nil {
 		return err
@@ -192,6 +192,7 @@ func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 	}
 	i.Host = map[string]string{"VMBus": h.VMBus, "NVSP": h.NVSP, "NDIS": h.NDIS}
 	i.Cure = h.FragmentCure
+	c.virtual(h.VF, i)
 	places, err := d.Placement(ctx)
 	if err != nil && !errors.Is(err, control.ErrUnknownMethod) {
 		return err
@@ -200,6 +201,29 @@ func ours(ctx context.Context, netns uint64, i *doctor.Interface) error {
 		i.Places = append(i.Places, doctor.Place{Relid: int(p.Relid), CPU: p.VP})
 	}
 	return nil
+}
+
+// virtual adds what a driver of this project knows of its virtual function, and what
+// rtnetlink tells of its device: what has the NIC's own address.
+func (c *collector) virtual(v nic.VFStatus, i *doctor.Interface) {
+	i.SRIOV = &doctor.SRIOV{
+		Wanted: v.Wanted, Announced: v.Announced, Associated: v.Associated, Serial: v.Serial,
+		Device: v.Device, Up: v.Up, Carrier: v.Carrier, Unwilling: v.Unwilling, Resting: v.Resting, Active: v.Active,
+	}
+	i.Switches = int(i.Counters["vf_switches"])
+	if !v.Device {
+		return
+	}
+	for _, o := range c.links {
+		a := o.Attrs()
+		if a.Name == i.Name || a.HardwareAddr.String() != i.Burnt && a.HardwareAddr.String() != i.MAC ||
+			slices.ContainsFunc(i.Uppers, func(u doctor.Neighbour) bool { return u.Name == a.Name }) {
+			continue
+		}
+		n := c.neighbour(o)
+		n.Slave = true
+		i.VF = &n
+	}
 }
 
 // kernels adds what the kernel tells of an interface of its own driver.
