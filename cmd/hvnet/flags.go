@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -24,6 +25,7 @@ type hostFlags struct {
 	DNS           []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
 	AllowSpoofing bool     `help:"Let guests change their MAC address and send from any, as MAC address spoofing does on Hyper-V."`
 	Uplink        []string `placeholder:"tap:IF|nic:IF" help:"Connect the switch to a kernel interface: tap:IF is made, for this machine to take part; nic:IF is there, such as a network card or a veth, and leads to its network. It takes root."`
+	SRIOV         bool     `name:"sriov" help:"Let guests have virtual functions beside their NICs, as SR-IOV of a Hyper-V switch does: 'hvnet host ctl PATH vf add PORT' adds one."`
 	Monitor       bool     `help:"Have guests signal by monitor page, which the host then looks at all the time."`
 }
 
@@ -117,7 +119,8 @@ type guestFlags struct {
 	Iface  string   `default:"eth0" help:"Name of the kernel interface."`
 	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
 
-	FragmentCure string `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads frames by the ports that each shows. Default: on."`
+	VFRest       time.Duration `name:"vf-rest" placeholder:"TIME" help:"Leave a virtual function that was lost alone for so long, so that one which comes and goes does not take the traffic with it each time. Default: not at all."`
+	FragmentCure string        `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads frames by the ports that each shows. Default: on."`
 }
 
 // maxPort is the longest name of a switch port, in bytes.
@@ -125,7 +128,10 @@ const maxPort = 64
 
 // config checks the flags and returns the guest's configuration.
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
-	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), NoFragmentCure: f.FragmentCure == "off", Log: log}
+	if f.VFRest < 0 {
+		return guest.Config{}, usagef("--vf-rest %v: want some time, such as 30s, or 0", f.VFRest)
+	}
+	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), VFRest: f.VFRest, NoFragmentCure: f.FragmentCure == "off", Log: log}
 	if len(name) > maxPort || !utf8.ValidString(name) {
 		return cfg, usagef("--name %q: want UTF-8 of at most %d bytes", name, maxPort)
 	}

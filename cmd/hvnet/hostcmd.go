@@ -57,7 +57,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log}
+	cfg := host.Config{Profile: plan.profile, SRIOV: c.SRIOV, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log}
 	ctx, verdict, err := c.begin(ctx, s.out)
 	if err != nil {
 		return err
@@ -79,13 +79,7 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := plan.connect(h); err != nil {
 		return err
 	}
-	ctl, err := control.Serve(ctlPath(c.Listen), map[string]control.Handler{
-		"ports":   func(context.Context, []byte) (any, error) { return h.Ports(), nil },
-		"link":    linkHandler(h),
-		"vlan":    vlanHandler(h),
-		"rescind": onPort(h.Rescind),
-		"offer":   onPort(h.Offer),
-	})
+	ctl, err := control.Serve(ctlPath(c.Listen), hostHandlers(h, &vfs{host: h, make: vfNextTo}))
 	if err != nil {
 		return err
 	}
@@ -100,8 +94,22 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 	return h.Accept(ctx, l)
 }
 
+// hostHandlers are the commands that a host takes.
+func hostHandlers(h *host.Host, vf *vfs) map[string]control.Handler {
+	return map[string]control.Handler{
+		"ports":   func(context.Context, []byte) (any, error) { return h.Ports(), nil },
+		"link":    linkHandler(h),
+		"vlan":    vlanHandler(h),
+		"vf":      vf.handle,
+		"rescind": onPort(h.Rescind),
+		"offer":   onPort(h.Offer),
+	}
+}
+
 // ctlPath is where a host that listens on path takes commands.
-func ctlPath(path string) string { return path + ".ctl" }
+func ctlPath(path string) string { return path + ctlSuffix }
+
+const ctlSuffix = ".ctl"
 
 // hostCtlCmd are the commands to a running host.
 type hostCtlCmd struct {
@@ -114,6 +122,7 @@ type hostCtlPath struct {
 	Ports   hostPortsCmd   `cmd:"" help:"List the ports of the switch."`
 	Link    hostLinkCmd    `cmd:"" help:"Change the link of a guest's port: up, down, to another network, or to another speed."`
 	VLAN    hostVLANCmd    `cmd:"" name:"vlan" help:"Change the VLANs of a port."`
+	VF      hostVFCmd      `cmd:"" name:"vf" help:"Add, remove, flap or lose the virtual function of a port; the host was started with --sriov."`
 	Rescind hostRescindCmd `cmd:"" help:"Take the NIC of a port away from its guest."`
 	Capture hostCaptureCmd `cmd:"" help:"Write the frames of a port to a file that Wireshark opens."`
 	Offer   hostOfferCmd   `cmd:"" help:"Give the NIC of a port back to its guest."`
@@ -170,15 +179,34 @@ func (o *hostOfferCmd) Run(ctx context.Context, c *commands) error {
 }
 
 // hostPortsCmd lists ports.
-type hostPortsCmd struct{}
+type hostPortsCmd struct {
+	JSON bool `name:"json" help:"All that is known of the ports, as JSON."`
+}
 
 // Run prints the ports of the host's switch and what was lost at each.
-func (*hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
+func (p *hostPortsCmd) Run(ctx context.Context, c *commands, s streams) error {
 	var ports []host.PortInfo
 	if err := c.Host.Ctl.Path.ask(ctx, "ports", nil, &ports); err != nil {
 		return err
 	}
+	if p.JSON {
+		return printJSON(s.out, withDrops(ports))
+	}
 	return printPorts(s.out, ports)
+}
+
+// A portJSON is what is known of a port, and what was lost at it, by reason.
+type portJSON struct {
+	host.PortInfo
+	Drops map[string]uint64
+}
+
+func withDrops(ports []host.PortInfo) []portJSON {
+	list := make([]portJSON, len(ports))
+	for i := range ports {
+		list[i] = portJSON{ports[i], ports[i].Drops()}
+	}
+	return list
 }
 
 // printPorts prints a table of ports.
@@ -213,6 +241,9 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 			p.Switch.InFrames, p.Switch.OutFrames, strings.Join(drops, ", "))
 	}
 	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := printVFs(w, ports); err != nil {
 		return err
 	}
 	return printLines(w, ports)

@@ -13,6 +13,7 @@ import (
 
 	"hvnet/control"
 	"hvnet/guest"
+	"hvnet/link/function"
 	"hvnet/link/netstack"
 	"hvnet/link/tap"
 	"hvnet/sandbox"
@@ -21,6 +22,7 @@ import (
 // A place is a network namespace in which interfaces are made.
 type place interface {
 	OpenTAP(ctx context.Context, cfg tap.Config) (*tap.TAP, error)
+	OpenFunctions(ctx context.Context) (*function.Guest, error)
 	Configure(ctx context.Context, ifc sandbox.Interface) error
 	NetNSInode() uint64
 }
@@ -29,8 +31,15 @@ type place interface {
 type here struct{ inode uint64 }
 
 func (here) OpenTAP(_ context.Context, cfg tap.Config) (*tap.TAP, error) { return tap.Open(cfg) }
-func (here) Configure(_ context.Context, ifc sandbox.Interface) error    { return sandbox.Configure(ifc) }
-func (h here) NetNSInode() uint64                                        { return h.inode }
+func (here) OpenFunctions(context.Context) (*function.Guest, error) {
+	files, err := function.OpenGuestFiles()
+	if err != nil {
+		return nil, err
+	}
+	return function.NewGuest(files)
+}
+func (here) Configure(_ context.Context, ifc sandbox.Interface) error { return sandbox.Configure(ifc) }
+func (h here) NetNSInode() uint64                                     { return h.inode }
 
 // An iface is a guest's NIC as a kernel interface, with its control socket.
 type iface struct {
@@ -43,6 +52,7 @@ type iface struct {
 	addrs atomic.Pointer[[]netip.Prefix] // those that the interface has
 
 	stopLease func() // nil without DHCP
+	stopVFs   func() // nil if virtual functions are left alone
 }
 
 // newInterface makes the kernel interface of a guest's NIC and serves its settings.
@@ -152,6 +162,24 @@ func renew(ctx context.Context, c *netstack.LeaseClient, l netstack.Lease, use f
 	}
 }
 
+// joinVFs has the NIC use the virtual functions that appear beside the interface, until the
+// interface is closed.
+func (e *iface) joinVFs(f *function.Guest, refused func(error)) {
+	f.Refused = refused
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	e.stopVFs = func() {
+		stop()
+		<-done
+	}
+	go func() {
+		defer close(done)
+		if err := e.guest.JoinVFs(ctx, f); err != nil && ctx.Err() == nil {
+			refused(err)
+		}
+	}()
+}
+
 // address brings the interface up with addresses, and default routes by those
 // gateways that they reach.
 func (e *iface) address(ctx context.Context, addrs []netip.Prefix, gateways []netip.Addr) error {
@@ -206,6 +234,9 @@ func (e *iface) close(ctx context.Context) error {
 	var errs []error
 	if e.stopLease != nil {
 		e.stopLease()
+	}
+	if e.stopVFs != nil {
+		e.stopVFs()
 	}
 	if e.ctl != nil {
 		errs = append(errs, e.ctl.Close())

@@ -62,6 +62,7 @@ type commands struct {
 	Exec     execCmd          `cmd:"" help:"Run CMD, such as the real ethtool, with its questions about hvnet's interfaces answered by their drivers."`
 	Capture  captureCmd       `cmd:"" help:"Write the frames of an interface to a file that Wireshark opens; 'hvnet host ctl PATH capture PORT' does it for a port of a host."`
 	Top      topCmd           `cmd:"" help:"Show the rates of an interface's channels, what they are spread by and what is lost, until q is pressed."`
+	VF       vfCmd            `cmd:"" name:"vf" help:"The virtual function of an interface: vf timeline says when the data path moved, and why."`
 	Channels channelsCmd      `cmd:"" help:"Which virtual processor the host interrupts for each channel of an interface."`
 	Suspend  suspendCmd       `cmd:"" help:"Take the NIC behind an interface apart, as a machine does before it sleeps."`
 	Resume   resumeCmd        `cmd:"" help:"Bring a suspended NIC up again."`

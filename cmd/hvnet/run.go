@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
+	"hvnet/control"
 	"hvnet/guest"
 	"hvnet/host"
 	"hvnet/hv"
+	"hvnet/link/function"
 	"hvnet/link/netstack"
+	"hvnet/netvsc/vf"
 	"hvnet/sandbox"
 )
 
@@ -22,8 +26,9 @@ type runCmd struct {
 	impairFlags
 	vlanFlags
 	guestFlags
+	VF bool `name:"vf" help:"Have a virtual function beside the NIC, which frames go by (implies --sriov). 'hvnet host ctl $HVNET_HOST vf remove guest1' takes it away, 'vf add guest1' gives another one."`
 	logFlags
-	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"What to run inside; default: a shell. It finds HVNET_IFACE, HVNET_ADDR, HVNET_GATEWAY and HVNET_GATEWAY6 in its environment."`
+	Cmd []string `arg:"" optional:"" passthrough:"partial" name:"cmd" help:"What to run inside; default: a shell. It finds HVNET_IFACE, HVNET_ADDR, HVNET_GATEWAY, HVNET_GATEWAY6 and, for 'hvnet host ctl', HVNET_HOST in its environment."`
 }
 
 // Run runs the command and returns its exit status.
@@ -46,6 +51,8 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	sriov := c.SRIOV || c.VF
+	cfg.VF = sriov
 	cfg.Refused = func(err error) { fmt.Fprintf(s.err, "hvnet: %v\n", err) }
 	addrs, dhcp, err := c.addresses()
 	if err != nil {
@@ -67,13 +74,25 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer box.Close()
-	h := host.New(host.Config{Profile: plan.profile, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log})
+	h := host.New(host.Config{Profile: plan.profile, SRIOV: sriov, Monitor: c.Monitor, AllowSpoofing: c.AllowSpoofing, VLANs: vlans, Log: log})
 	defer closeIn(&err, h.Close)
 	if err := c.impair(h, bad, s.err); err != nil {
 		return err
 	}
 	if err := plan.connect(h); err != nil {
 		return err
+	}
+	functions := &vfs{host: h, make: vfIn(box)}
+	ctl, err := control.ServeIn(box.NetNSInode(), hostSocket, hostHandlers(h, functions))
+	if err != nil {
+		return err
+	}
+	defer ctl.Close()
+	var found *function.Guest
+	if sriov {
+		if found, err = box.OpenFunctions(ctx); err != nil {
+			return err
+		}
 	}
 	part, far, err := hv.Pipe(cfg.VPs)
 	if err != nil {
@@ -90,6 +109,14 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer closeIn(&err, e.close)
+	if found != nil {
+		e.joinVFs(found, cfg.Refused)
+	}
+	if c.VF {
+		if err := functions.add(ctx, cfg.Name); err != nil {
+			return err
+		}
+	}
 	if err := e.configure(ctx, addrs, gateways(gw), dhcp, s.err); err != nil {
 		return err
 	}
@@ -98,7 +125,27 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 			log.Warn("no resolver of its own", "error", err)
 		}
 	}
-	return runInside(ctx, box, e, argv, gw, s)
+	if c.VF {
+		if err := onVF(ctx, g); err != nil {
+			return err
+		}
+	}
+	env := []string{"HVNET_GATEWAY=" + addrString(gw.IPv4), "HVNET_GATEWAY6=" + addrString(gw.IPv6), "HVNET_HOST=" + strings.TrimSuffix(ctl.Path(), ctlSuffix)}
+	return runInside(ctx, box, e, argv, env, s)
+}
+
+// hostSocket is the name of the socket of a run's host, among those of drivers.
+const hostSocket = ".host" + ctlSuffix
+
+// moveTime is how long the path may take to move to a virtual function that is there from
+// the start.
+const moveTime = 10 * time.Second
+
+// onVF waits until frames go by the virtual function.
+func onVF(ctx context.Context, g *guest.Guest) error {
+	ctx, cancel := context.WithTimeout(ctx, moveTime)
+	defer cancel()
+	return g.NIC.AwaitPath(ctx, vf.VF)
 }
 
 // command returns what is to run inside.
@@ -117,8 +164,8 @@ func (c *runCmd) command() ([]string, error) {
 }
 
 // runInside runs the command, and tells it where it is.
-func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv []string, gw netstack.GatewayConfig, s streams) error {
-	env := append(e.environment(), "HVNET_GATEWAY="+addrString(gw.IPv4), "HVNET_GATEWAY6="+addrString(gw.IPv6))
+func runInside(ctx context.Context, box *sandbox.Sandbox, e *iface, argv, env []string, s streams) error {
+	env = append(env, e.environment()...)
 	// The command gets the signals, so the context must not end by them.
 	status, err := box.Run(context.WithoutCancel(ctx), served(sandbox.Command{Args: argv, Env: env}, s))
 	return exited(status, err)

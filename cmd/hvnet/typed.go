@@ -31,10 +31,11 @@ var clearer = []struct {
 	{regexp.MustCompile(`expected duration (?:value )?but got ("[^"]*").*$`), "$1 is no time: want one such as 3s or 500ms"},
 	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
 	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
-	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, link STATE PORT, rescind PORT, offer PORT or capture PORT"},
-	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, link STATE PORT, rescind PORT, offer PORT or capture PORT"},
+	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, link STATE PORT, vf add PORT, rescind PORT, offer PORT or capture PORT"},
+	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, link STATE PORT, vf add PORT, rescind PORT, offer PORT or capture PORT"},
 	{regexp.MustCompile(`^expected "<port>"$`), "missing PORT, the name of a port"},
 	{regexp.MustCompile(`^expected "<state> <port>"$`), "missing what to do to a port's link (up, down, move or MBPS), and the PORT"},
+	{regexp.MustCompile(`^expected "<do> <port>"$`), "missing what to do with a port's virtual function (add, remove, flap or lose), and the PORT"},
 	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hvnet/guest"
+	"hvnet/link/function"
 )
 
 // upCmd attaches a guest to a host and makes its NIC a kernel interface here.
@@ -14,6 +15,7 @@ type upCmd struct {
 	Path string `arg:"" help:"Socket of the host."`
 	Name string `placeholder:"PORT" help:"Name of the switch port to have: a guest that comes back under its name has its MAC address again. Default: the host's next free one, guest1, guest2, ..."`
 	guestFlags
+	VF   string        `name:"vf" default:"use" enum:"use,ignore" placeholder:"use|ignore" help:"Whether a virtual function that the host adds beside the NIC is used: frames then go by it, and it shows no addresses of its own. 'ignore' leaves it to you. Default: use."`
 	Wait time.Duration `default:"10s" help:"How long to wait for a host at PATH."`
 	logFlags
 }
@@ -42,6 +44,13 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	var functions *function.Guest
+	if c.VF == "use" {
+		if functions, err = at.OpenFunctions(ctx); err != nil && cfg.Log != nil { // for want of rights, say
+			cfg.Log.Warn("no virtual functions will be used", "err", err)
+		}
+		cfg.VF = err == nil
+	}
 	g, err := c.dial(ctx, cfg, s)
 	if ctx.Err() != nil && g == nil {
 		return nil // interrupted while there was no host
@@ -57,6 +66,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer closeIn(&err, e.close)
+	if functions != nil {
+		e.joinVFs(functions, cfg.Refused)
+	}
 	if err := e.configure(start, addrs, nil, dhcp, s.err); err != nil {
 		return err
 	}
