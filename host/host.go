@@ -302,7 +302,7 @@ func (h *Host) Ports() []PortInfo {
 		if p := guests[sp.Name]; p != nil {
 			info := p.dev.Info()
 			pi.Guest, pi.Line = &info, h.bad.info(sp.Name)
-			pi.LostVF, pi.Watched = p.vf.loss.Load(), p.watch != nil
+			pi.LostVF, pi.Watched = p.vf.lost.Load(), p.watch != nil
 		}
 		list = append(list, pi)
 	}

@@ -30,10 +30,6 @@ type VF interface {
 	Close() error
 }
 
-// A VF that may go by itself has a method Gone, which returns a channel that is closed when
-// it is no longer there: the guest is told of the loss then.
-type vanisher interface{ Gone() <-chan struct{} }
-
 // moveTime is how long a guest gets to move its data path off a function that is announced
 // to go, and the function to be drained.
 const moveTime = 2 * time.Second
@@ -58,7 +54,7 @@ type place struct {
 	out  nic.Sink      // to the function, in view; nil: none
 
 	path atomic.Pointer[vswitch.Path] // nil: no port, or no function
-	loss atomic.Uint64                // frames from the function that met no port
+	lost atomic.Uint64                // frames from the function that met no port
 }
 
 // plugged has the function's path follow the port to the switch.
@@ -86,7 +82,7 @@ func (l *place) WriteFrames(frames []nic.Frame) {
 		x.WriteFrames(frames)
 		return
 	}
-	l.loss.Add(uint64(len(frames)))
+	l.lost.Add(uint64(len(frames)))
 }
 
 // Close takes the path off the port.
@@ -109,39 +105,6 @@ func (l *place) use(vf bool) {
 	default:
 		x.Leave()
 	}
-}
-
-// A Peer is the guest that has a port.
-type Peer struct {
-	MAC nic.MAC // the permanent address of its NIC
-	// Process is the number of its process, as this one sees it; 0 for a guest that is none
-	// or is not seen. Once Done is closed the number may be another's.
-	Process int
-	Done    <-chan struct{}
-}
-
-// MayHaveVF returns the guest of a port, for a virtual function to be made for it, or the
-// error that [Host.AddVF] would return now.
-func (h *Host) MayHaveVF(port string) (to Peer, err error) {
-	err = h.vf("add", port, func(l *place) error {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		p := h.ports[port]
-		switch {
-		case p == nil:
-			return ErrNoGuest
-		case !h.cfg.SRIOV:
-			return netvsp.ErrNoSRIOV
-		case l.fn != nil:
-			return netvsp.ErrVF
-		}
-		to = Peer{MAC: p.mac, Done: p.guest.Done()}
-		if g, ok := p.guest.(interface{ Process() int }); ok {
-			to.Process = g.Process()
-		}
-		return nil
-	})
-	return to, err
 }
 
 // AddVF gives a guest's port a virtual function beside its NIC, with the number by which
@@ -180,28 +143,9 @@ func (h *Host) addVF(port string, l *place, serial uint32, vf VF) error {
 		from.Close()
 		return err
 	}
-	fn := &function{serial: serial, vf: vf, from: from}
-	l.fn = fn
-	if g, ok := vf.(vanisher); ok {
-		go func() {
-			<-g.Gone()
-			if err := l.lost(fn); err != nil {
-				h.cfg.Log.Warn("a VF was lost", "port", port, "err", err)
-			}
-		}()
-	}
+	l.fn = &function{serial: serial, vf: vf, from: from}
+	h.watchVF(port, l)
 	return nil
-}
-
-// lost takes a function away that is no longer there, if nobody has done so.
-func (l *place) lost(fn *function) error {
-	l.busy.Lock()
-	defer l.busy.Unlock()
-	if l.fn != fn {
-		return nil
-	}
-	err := l.close()
-	return errors.Join(err, l.dev.LoseVF())
 }
 
 // RemoveVF takes the function of a port away as Hyper-V does when somebody asks it to:

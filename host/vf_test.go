@@ -378,64 +378,8 @@ func TestVF(t *testing.T) {
 func TestNoVF(t *testing.T) {
 	h := newHost(t, host.Config{})
 	visit(t, h, host.PortConfig{Name: "a"})
-	if _, err := h.MayHaveVF("a"); !errors.Is(err, netvsp.ErrNoSRIOV) {
-		t.Error(err)
-	}
 	vf := newPair(t, nil)
 	if err := h.AddVF("a", 1, vf); !errors.Is(err, netvsp.ErrNoSRIOV) || !vf.closed.Load() {
 		t.Errorf("%v, closed %v", err, vf.closed.Load())
-	}
-}
-
-// A leavingVF is a function that may go by itself.
-type leavingVF struct {
-	*pairVF
-	gone chan struct{}
-}
-
-func (v leavingVF) Gone() <-chan struct{} { return v.gone }
-
-// A function that is gone is taken away, the guest hears of it, and another one may come;
-// that stays when the first one says again that it is gone.
-func TestVFGone(t *testing.T) {
-	h := newHost(t, host.Config{SRIOV: true})
-	var now atomic.Pointer[pairVF]
-	drop := func([]byte) {}
-	g := rawJoin(t, h, "a", func(uint32) *pairVF { return now.Load() }, drop)
-	add := func(serial uint32) leavingVF {
-		t.Helper()
-		if to, err := h.MayHaveVF("a"); err != nil || to.MAC != host.PortMAC("a") {
-			t.Fatalf("%+v, %v", to, err)
-		}
-		v := leavingVF{newPair(t, drop), make(chan struct{})}
-		now.Store(v.pairVF)
-		if err := h.AddVF("a", serial, v); err != nil {
-			t.Fatal(err)
-		}
-		until(t, "the guest on its function", g.onVF)
-		return v
-	}
-	first := add(1)
-	if _, err := h.MayHaveVF("a"); !errors.Is(err, netvsp.ErrVF) {
-		t.Errorf("beside a function: %v", err)
-	}
-	close(first.gone)
-	until(t, "the guest off its function", func() bool { return !g.onVF() && g.notices.Load() == 1 })
-	until(t, "the function closed", first.closed.Load)
-	second := add(2)
-	if err := h.RemoveVF(soon(t), "a"); err != nil {
-		t.Fatal(err)
-	}
-	third := add(3)
-	close(second.gone)
-	if err := h.FlapVF(soon(t), "a"); err != nil { // the third one is still there
-		t.Error(err)
-	}
-	close(third.gone)
-	until(t, "the guest off its function", func() bool { return !g.onVF() })
-	g.quit()
-	g.leave(t)
-	if _, err := h.MayHaveVF("a"); !errors.Is(err, host.ErrNoGuest) {
-		t.Errorf("without a guest: %v", err)
 	}
 }
