@@ -95,16 +95,26 @@ func (l *place) Close() {
 	}
 }
 
-// use moves what goes to the guest to the function, or back.
+// use moves what goes to the guest to the function, unless that is being closed, or back.
 func (l *place) use(vf bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	x := l.path.Load()
 	switch {
 	case x == nil: // nothing goes to the guest
-	case vf:
+	case vf && l.out != nil:
 		x.Use()
 	default:
 		x.Leave()
 	}
+}
+
+// spare has nothing more go to the function. What comes from it is still taken.
+func (l *place) spare() {
+	l.mu.Lock()
+	l.out = nil
+	l.mu.Unlock()
+	l.use(false)
 }
 
 // AddVF gives a guest's port a virtual function beside its NIC, with the number by which
@@ -202,11 +212,11 @@ func (l *place) leave(ctx context.Context) error {
 	return l.fn.vf.Drain(ctx)
 }
 
-// close closes the function: first nothing more goes to it.
+// close closes the function: first nothing more goes to it, then nothing more comes.
 func (l *place) close() error {
 	fn := l.fn
 	l.fn = nil
-	l.Close()
+	l.spare()
 	err := fn.vf.Close()
 	fn.from.Close()
 	return err
