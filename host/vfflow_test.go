@@ -42,6 +42,7 @@ type vfRig struct {
 
 	ctx    context.Context // of the guest's pumps
 	pumps  sync.WaitGroup
+	far    hv.Guest // as the host has it
 	served chan error
 	stop   func() // of the flows
 	leave  func() // of the guest
@@ -63,6 +64,7 @@ func newVFRig(t testing.TB, cfg host.Config) *vfRig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.far = far
 	go func() { r.served <- r.h.Serve(far, host.PortConfig{Name: "a"}) }()
 	if r.g, err = guest.Start(soon(t), part, guest.Config{VF: true, Queues: 2}); err != nil {
 		t.Fatal(err)
@@ -232,6 +234,13 @@ func (f *flow) done() {
 		close(f.all)
 		f.all = nil
 	}
+}
+
+// arrivals returns how many frames have come.
+func (f *flow) arrivals() uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
 }
 
 // lose is told of a frame that is lost.
