@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -146,9 +147,10 @@ type flow struct {
 	got   []uint8 // how often each came
 	count uint32  // that came, or are known to be lost
 	lost  uint32
-	next  uint32        // behind the last that came
-	late  int           // that came behind a later one
-	all   chan struct{} // closed when the last one has come; nil: nobody waits
+	next  uint32 // behind the last that came
+	late  int    // that came behind a later one
+	goal  uint32 // see reach
+	there chan struct{}
 }
 
 // flowType is the Ethernet type of the frames of flows: for experiments.
@@ -156,18 +158,30 @@ const flowType = 0x88b5
 
 func newFlow(dst, src nic.MAC) *flow {
 	f := &flow{dst: dst, src: src, credit: make(chan struct{}, 32)}
-	for range cap(f.credit) {
-		f.credit <- struct{}{}
-	}
+	f.refill()
 	return f
+}
+
+// refill has as many frames follow as may be under way.
+func (f *flow) refill() {
+	for {
+		select {
+		case f.credit <- struct{}{}:
+		default:
+			return
+		}
+	}
 }
 
 // run sends until ctx ends.
 func (f *flow) run(ctx context.Context, send func([]byte)) {
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-f.credit:
 			send(f.frame())
+			if n%8 == 0 {
+				runtime.Gosched() // or sender and receiver wake only each other
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -230,13 +244,26 @@ func (f *flow) done() {
 	case f.credit <- struct{}{}:
 	default: // a duplicate, which check finds
 	}
-	if f.all != nil && f.count == f.sent {
-		close(f.all)
-		f.all = nil
+	if f.there != nil && f.count >= f.goal {
+		close(f.there)
+		f.there = nil
 	}
 }
 
-// arrivals returns how many frames have come.
+// reach returns what is closed when so many frames have come or are known to be lost. One
+// waits at a time.
+func (f *flow) reach(n uint32) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := make(chan struct{})
+	if f.goal, f.there = n, c; f.count >= n {
+		close(c)
+		f.there = nil
+	}
+	return c
+}
+
+// arrivals returns how many frames have come or are known to be lost.
 func (f *flow) arrivals() uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -257,18 +284,10 @@ func (f *flow) lose(b []byte) {
 // lost. Nothing is sent any more.
 func (f *flow) check(t *testing.T, what string) {
 	t.Helper()
-	f.mu.Lock()
-	all := make(chan struct{})
-	if f.count == f.sent {
-		close(all)
-	} else {
-		f.all = all
-	}
-	f.mu.Unlock()
 	select {
-	case <-all:
+	case <-f.reach(f.sent):
 	case <-soon(t).Done():
-		t.Errorf("%s: %d frames came or were lost, of %d", what, f.count, f.sent)
+		t.Errorf("%s: %d frames came or were lost, of %d", what, f.arrivals(), f.sent)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

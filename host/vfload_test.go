@@ -37,7 +37,7 @@ func TestVFUnderLoad(t *testing.T) {
 	r.run()
 	tcp := r.connect()
 	deep, moves := 0, 0
-	for i := range rounds(15, 100, 1000) {
+	for i := range rounds(50, 400, 4000) {
 		v := r.newVF(uint32(i))
 		early := i%2 == 0 // the device is there before the guest is told of it
 		v.step = func(what string) {
