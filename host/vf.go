@@ -39,6 +39,7 @@ type function struct {
 	serial uint32
 	vf     VF
 	from   netvsp.Port // what the guest sends, in view
+	line   *badLine    // between function and switch; nil: a good one
 }
 
 // A place is where the function of a guest's port is, or would be.
@@ -139,11 +140,13 @@ func (h *Host) addVF(port string, l *place, serial uint32, vf VF) error {
 		return netvsp.ErrVF
 	}
 	from, err := h.see.connect(port, pcap.VF, vf, func(out nic.Sink) (netvsp.Port, error) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.out = out
-		l.join()
-		return l, nil
+		return h.bad.connect(port, pcap.VF, out, func(out nic.Sink) (netvsp.Port, error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.out = out
+			l.join()
+			return l, nil
+		})
 	})
 	if err != nil {
 		return err
@@ -153,7 +156,7 @@ func (h *Host) addVF(port string, l *place, serial uint32, vf VF) error {
 		from.Close()
 		return err
 	}
-	l.fn = &function{serial: serial, vf: vf, from: from}
+	l.fn = &function{serial: serial, vf: vf, from: from, line: h.bad.line(port, pcap.VF)}
 	return nil
 }
 
@@ -209,7 +212,7 @@ func (l *place) leave(ctx context.Context) error {
 	// The guest may have used up all the time there was.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), moveTime)
 	defer cancel()
-	return l.fn.vf.Drain(ctx)
+	return l.fn.line.drain(ctx, l.fn.vf.Drain)
 }
 
 // close closes the function: first nothing more goes to it, then nothing more comes.
@@ -217,6 +220,7 @@ func (l *place) close() error {
 	fn := l.fn
 	l.fn = nil
 	l.spare()
+	fn.line.spare()
 	err := fn.vf.Close()
 	fn.from.Close()
 	return err

@@ -153,8 +153,7 @@ func breakMove(t *testing.T, move func(*vfRig) error, step string, do func(*vfRi
 		p.Gone()
 		await(t, p.Done(), "the guest to let go of the function")
 	}
-	r.up.refill() // frames were lost, as they are by such changes
-	r.down.refill()
+	r.refill() // frames were lost, as they are by such changes
 	v = r.newVF(2)
 	if err := r.h.AddVF("a", 2, v); err != nil {
 		t.Fatal(err)

@@ -49,8 +49,8 @@ type vfRig struct {
 	leave  func() // of the guest
 }
 
-// newVFRig makes one. Its flows begin with run.
-func newVFRig(t testing.TB, cfg host.Config) *vfRig {
+// newVFRig makes one, with bad lines if there are any. Its flows begin with run.
+func newVFRig(t testing.TB, cfg host.Config, bad ...host.Impairment) *vfRig {
 	t.Helper()
 	cfg.SRIOV = true
 	r := &vfRig{t: t, h: newHost(t, cfg), src: newFlowSource(), served: make(chan error, 1), stop: func() {}}
@@ -61,6 +61,9 @@ func newVFRig(t testing.TB, cfg host.Config) *vfRig {
 		t.Fatal(err)
 	}
 	r.port = port
+	for _, im := range bad {
+		r.h.Impair("a", im)
+	}
 	part, far, err := hv.Pipe(2)
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +128,12 @@ func (r *vfRig) inFlight() int {
 		}
 	}
 	return 0
+}
+
+// refill is that of both flows.
+func (r *vfRig) refill() {
+	r.down.refill()
+	r.up.refill()
 }
 
 // run has the flows begin, until stop.

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"hvnet/host"
+	"hvnet/link/impair"
 	"hvnet/netvsc/vf"
 )
 
@@ -136,6 +138,9 @@ func TestVFLostUnderLoad(t *testing.T) {
 	if least := uint32(20 * n / 2); r.down.lost < least/2 || r.up.lost < least/2 {
 		t.Errorf("%d and %d frames were lost, too few for functions that were full", r.down.lost, r.up.lost)
 	}
+	if r.up.late > 0 { // what was sent before has come, or is lost, when the guest uses the other path
+		t.Errorf("%d frames of the guest have overtaken others", r.up.late)
+	}
 	var dropped uint64
 	for _, s := range r.g.NIC.Stats() {
 		if s.Name == "vf_tx_dropped" {
@@ -147,6 +152,59 @@ func TestVFLostUnderLoad(t *testing.T) {
 	}
 	t.Logf("to the guest: %v", r.down)
 	t.Logf("from the guest: %v; %d of all frames were refused", r.up, dropped)
+}
+
+// A bad line is bad to both paths of a port. What it delays arrives before the function goes
+// that it was sent by, if that is announced; what it loses on either is told of.
+func TestVFBadLine(t *testing.T) {
+	for _, c := range []struct {
+		line impair.Config
+		lost bool
+	}{{impair.Config{Delay: 2 * time.Millisecond}, false}, {impair.Config{Loss: 0.2, Delay: time.Millisecond}, true}} {
+		r := newVFRig(t, host.Config{}, host.Impairment{ToGuest: true, FromGuest: true, Line: c.line})
+		for i := range rounds(2, 4, 40) {
+			v := r.newVF(uint32(i))
+			if err := errors.Join(r.h.AddVF("a", uint32(i), v), v.guest.joinTo(soon(t), r.g.NIC)); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the guest on its function", func() bool { return r.g.NIC.Path() == vf.VF })
+			for range 20 {
+				r.send(r.down.frame())
+				r.src.add(r.up.frame())
+			}
+			await(t, v.guest.used, "the guest to use its function")
+			if err := r.h.RemoveVF(soon(t), "a"); err != nil {
+				t.Fatal(err)
+			}
+			await(t, v.guest.done(), "the guest to let go of its function")
+		}
+		if !c.lost {
+			r.down.check(t, "to the guest, late")
+			r.up.check(t, "from the guest, late")
+		}
+		v := r.newVF(100)
+		if err := errors.Join(r.h.AddVF("a", 100, v), v.guest.joinTo(soon(t), r.g.NIC)); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the guest on its function", func() bool { return r.g.NIC.Path() == vf.VF })
+		r.refill()
+		r.run()
+		for _, dir := range []string{"to guest by VF", "from guest by VF"} {
+			until(t, "frames "+dir, func() bool {
+				r.refill() // for those that are lost
+				for _, p := range r.h.Ports() {
+					for _, l := range p.Line {
+						if l.Direction == dir {
+							return l.Frames > 20 && (l.Lost > 0) == c.lost
+						}
+					}
+				}
+				return false
+			})
+		}
+		r.stop()
+		r.leave()
+	}
 }
 
 // calm checks that neither side has dropped anything or has seen the other be wrong.
