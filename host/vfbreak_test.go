@@ -153,7 +153,7 @@ func breakMove(t *testing.T, move func(*vfRig) error, step string, do func(*vfRi
 		p.Gone()
 		await(t, p.Done(), "the guest to let go of the function")
 	}
-	r.refill() // frames were lost, as they are by such changes
+	r.refill() // for frames that were lost, as they are by some of these
 	v = r.newVF(2)
 	if err := r.h.AddVF("a", 2, v); err != nil {
 		t.Fatal(err)
@@ -173,8 +173,13 @@ func breakMove(t *testing.T, move func(*vfRig) error, step string, do func(*vfRi
 			t.Fatal("the guest does not use another function")
 		}
 	}
-	await(t, r.up.reach(r.up.arrivals()+50), "frames from the guest")
-	await(t, r.down.reach(r.down.arrivals()+50), "frames to the guest")
+	for what, f := range map[string]*flow{"from": r.up, "to": r.down} {
+		goal := f.arrivals() + 50
+		until(t, "frames "+what+" the guest", func() bool {
+			r.refill() // what was under way when something broke may be lost only now
+			return f.arrivals() >= goal
+		})
+	}
 	r.stop()
 	if err := r.h.RemoveVF(context.Background(), "a"); err != nil {
 		t.Error(err)
