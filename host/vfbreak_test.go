@@ -84,7 +84,7 @@ var vfBreaks = []struct {
 // closed, nothing is left behind, and a guest that is still there has another function in
 // use afterwards.
 func TestVFBroken(t *testing.T) {
-	every, n := rounds(24, 5, 1), 0
+	every, n := rounds(24, 11, 1), 0
 	for _, move := range vfMoves {
 		for _, step := range vfSteps {
 			for _, b := range vfBreaks {
@@ -174,7 +174,7 @@ func breakMove(t *testing.T, move func(*vfRig) error, step string, do func(*vfRi
 		}
 	}
 	for what, f := range map[string]*flow{"from": r.up, "to": r.down} {
-		goal := f.arrivals() + 50
+		goal := f.arrivals() + 40
 		until(t, "frames "+what+" the guest", func() bool {
 			r.refill() // what was under way when something broke may be lost only now
 			return f.arrivals() >= goal
