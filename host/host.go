@@ -203,7 +203,7 @@ func (h *Host) attach(g hv.Guest, want PortConfig) (*port, *vmbushost.Server, er
 				opt.MAC = nic.MAC{}
 			}
 			return h.see.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
-				return h.bad.connect(p.name, sink, func(sink nic.Sink) (netvsp.Port, error) {
+				return h.bad.connect(p.name, pcap.Synthetic, sink, func(sink nic.Sink) (netvsp.Port, error) {
 					sp, err := h.plug(p.name, sink, opt)
 					if err == nil {
 						p.vf.plugged(sp)

@@ -1,12 +1,14 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 
 	"hvnet/link/impair"
+	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/nic"
 	"hvnet/offload"
@@ -52,12 +54,16 @@ func ParseImpairment(text string) (port string, im Impairment, err error) {
 type badLines struct {
 	mu    sync.Mutex
 	rules map[string]Impairment // by name of the port
-	rest  Impairment            // of the ports without rules
-	lines map[string]*badLine   // of those, the ones that are connected
+	rest  Impairment            // of the ports without rules, but for their functions
+	lines map[lineAt]*badLine   // of those, the ones that are connected
 }
 
+// A lineAt says which line: a port has one for each path.
+type lineAt struct{ port, path string }
+
 // Impair disturbs the line of a guest's port from the next time on that a guest
-// connects to it. The zero Impairment ends that.
+// connects to it. The zero Impairment ends that. The port's virtual function has a line of
+// its own, which is disturbed in the same way, with chances of its own.
 func (h *Host) Impair(port string, im Impairment) {
 	b := &h.bad
 	b.mu.Lock()
@@ -104,8 +110,49 @@ func (im Impairment) String() string {
 type badLine struct {
 	netvsp.Port
 	to, from *impair.Sink
+	gate     gate          // behind to
 	wire     *offload.Sink // in front of from: lines are bad to what is on a wire
 	closed   func()
+}
+
+// A gate is a sink that lets nothing pass once it is shut.
+type gate struct {
+	out  nic.Sink
+	mu   sync.RWMutex // held, shared, while frames pass
+	shut bool
+}
+
+func (g *gate) WriteFrames(frames []nic.Frame) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if !g.shut {
+		g.out.WriteFrames(frames)
+	}
+}
+
+// spare has nothing more go to the guest: when it returns, nothing is on its way.
+func (l *badLine) spare() {
+	if l == nil || l.to == nil {
+		return
+	}
+	l.to.Close()
+	l.gate.mu.Lock()
+	l.gate.shut = true
+	l.gate.mu.Unlock()
+}
+
+// drain waits until what was delayed has passed; between is what is behind the line at the
+// guest's end, which is drained in its turn.
+func (l *badLine) drain(ctx context.Context, between func(context.Context) error) error {
+	var errs []error
+	if l != nil && l.to != nil {
+		errs = append(errs, l.to.Drain(ctx))
+	}
+	errs = append(errs, between(ctx))
+	if l != nil && l.from != nil {
+		errs = append(errs, l.from.Drain(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // WriteFrames takes frames from the guest.
@@ -128,21 +175,25 @@ func (l *badLine) Close() {
 	l.closed()
 }
 
-// connect connects a guest to its port by a line that is disturbed as the port's
-// Impairment has it; by a plain one if there is none.
-func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
+// connect connects a guest to its port, on one of its paths, by a line that is disturbed as
+// the port's Impairment has it; by a plain one if there is none.
+func (b *badLines) connect(port, path string, guest nic.Sink, plain func(nic.Sink) (netvsp.Port, error)) (netvsp.Port, error) {
 	b.mu.Lock()
 	im, ok := b.rules[port]
-	if !ok {
+	if !ok && path == pcap.Synthetic {
 		im = b.rest
 	}
 	b.mu.Unlock()
 	if !im.ToGuest && !im.FromGuest {
 		return plain(guest)
 	}
-	l := &badLine{}
+	if path == pcap.VF {
+		im.Line.Seed += 2
+	}
+	at := lineAt{port, path}
+	l := &badLine{gate: gate{out: guest}}
 	if im.ToGuest {
-		l.to = impair.New(im.Line, guest)
+		l.to = impair.New(im.Line, &l.gate)
 		guest = l.to
 	}
 	var err error
@@ -157,38 +208,49 @@ func (b *badLines) connect(port string, guest nic.Sink, plain func(nic.Sink) (ne
 	l.closed = func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.lines[port] == l {
-			delete(b.lines, port)
+		if b.lines[at] == l {
+			delete(b.lines, at)
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.lines == nil {
-		b.lines = map[string]*badLine{}
+		b.lines = map[lineAt]*badLine{}
 	}
-	b.lines[port] = l
+	b.lines[at] = l
 	return l, nil
+}
+
+// line returns the line of a port's path, nil if it is a good one.
+func (b *badLines) line(port, path string) *badLine {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines[lineAt{port, path}]
 }
 
 // A LineInfo tells what was done to the frames of one direction.
 type LineInfo struct {
-	Direction string // "to guest", "from guest"
+	Direction string // "to guest", "from guest"; with " by VF" if that is their path
 	impair.Info
 }
 
-// info tells about both directions of a port's line, nothing of a good one.
+// info tells about both directions of a port's lines, nothing of good ones.
 func (b *badLines) info(port string) (list []LineInfo) {
-	b.mu.Lock()
-	l := b.lines[port]
-	b.mu.Unlock()
-	if l == nil {
-		return nil
-	}
-	if l.from != nil {
-		list = append(list, LineInfo{"from guest", l.from.Info()})
-	}
-	if l.to != nil {
-		list = append(list, LineInfo{"to guest", l.to.Info()})
+	for _, path := range []string{pcap.Synthetic, pcap.VF} {
+		l := b.line(port, path)
+		if l == nil {
+			continue
+		}
+		by := ""
+		if path == pcap.VF {
+			by = " by VF"
+		}
+		if l.from != nil {
+			list = append(list, LineInfo{"from guest" + by, l.from.Info()})
+		}
+		if l.to != nil {
+			list = append(list, LineInfo{"to guest" + by, l.to.Info()})
+		}
 	}
 	return list
 }

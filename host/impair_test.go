@@ -8,6 +8,7 @@ import (
 
 	"hvnet/internal/packets"
 	"hvnet/link/impair"
+	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
@@ -57,7 +58,7 @@ func TestDirections(t *testing.T) {
 		h.Impair("g1", Impairment{c.to, c.from, impair.Config{Loss: 1}})
 		var guest, outside end
 		var inward nic.Sink
-		got, err := h.bad.connect("g1", &guest, func(to nic.Sink) (netvsp.Port, error) {
+		got, err := h.bad.connect("g1", pcap.Synthetic, &guest, func(to nic.Sink) (netvsp.Port, error) {
 			inward = to
 			return &outside, nil
 		})
@@ -98,7 +99,7 @@ func TestBadLineSeesTheWire(t *testing.T) {
 	h := New(Config{})
 	h.Impair("g1", Impairment{FromGuest: true, Line: impair.Config{}})
 	var guest, outside end
-	port, err := h.bad.connect("g1", &guest, func(nic.Sink) (netvsp.Port, error) { return &outside, nil })
+	port, err := h.bad.connect("g1", pcap.Synthetic, &guest, func(nic.Sink) (netvsp.Port, error) { return &outside, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestFragmentFault(t *testing.T) {
 	h.Impair("own", own)
 	connect := func(port string) (from *impair.Sink) {
 		t.Helper()
-		l, err := h.bad.connect(port, &end{}, func(nic.Sink) (netvsp.Port, error) { return &end{}, nil })
+		l, err := h.bad.connect(port, pcap.Synthetic, &end{}, func(nic.Sink) (netvsp.Port, error) { return &end{}, nil })
 		if err != nil {
 			t.Fatal(err)
 		}

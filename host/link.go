@@ -24,7 +24,10 @@ func (l portLink) apply(dev *netvsp.Device) {
 }
 
 // SetLink takes the link of a guest's port up or down, as plugging or pulling the
-// cable does. The error is ErrNoGuest if no guest has the port, nor had it when its
+// cable does. It is the link of the NIC, whichever path its frames take: a guest has one
+// carrier for synthetic device and virtual function together, as with hv_netvsc, and sends by
+// neither while it is down. The function's own carrier, by which a guest chooses the path, stays
+// as it is, and so does the path. The error is ErrNoGuest if no guest has the port, nor had it when its
 // link was changed before.
 func (h *Host) SetLink(port string, up bool) error {
 	return h.relink(port, func(l *portLink) { l.down = !up })

@@ -39,6 +39,7 @@ type function struct {
 	serial uint32
 	vf     VF
 	from   netvsp.Port // what the guest sends, in view
+	line   *badLine    // between function and switch; nil: a good one
 }
 
 // A place is where the function of a guest's port is, or would be.
@@ -95,16 +96,26 @@ func (l *place) Close() {
 	}
 }
 
-// use moves what goes to the guest to the function, or back.
+// use moves what goes to the guest to the function, unless that is being closed, or back.
 func (l *place) use(vf bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	x := l.path.Load()
 	switch {
 	case x == nil: // nothing goes to the guest
-	case vf:
+	case vf && l.out != nil:
 		x.Use()
 	default:
 		x.Leave()
 	}
+}
+
+// spare has nothing more go to the function. What comes from it is still taken.
+func (l *place) spare() {
+	l.mu.Lock()
+	l.out = nil
+	l.mu.Unlock()
+	l.use(false)
 }
 
 // AddVF gives a guest's port a virtual function beside its NIC, with the number by which
@@ -129,11 +140,13 @@ func (h *Host) addVF(port string, l *place, serial uint32, vf VF) error {
 		return netvsp.ErrVF
 	}
 	from, err := h.see.connect(port, pcap.VF, vf, func(out nic.Sink) (netvsp.Port, error) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.out = out
-		l.join()
-		return l, nil
+		return h.bad.connect(port, pcap.VF, out, func(out nic.Sink) (netvsp.Port, error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.out = out
+			l.join()
+			return l, nil
+		})
 	})
 	if err != nil {
 		return err
@@ -143,7 +156,7 @@ func (h *Host) addVF(port string, l *place, serial uint32, vf VF) error {
 		from.Close()
 		return err
 	}
-	l.fn = &function{serial: serial, vf: vf, from: from}
+	l.fn = &function{serial: serial, vf: vf, from: from, line: h.bad.line(port, pcap.VF)}
 	h.watchVF(port, l)
 	return nil
 }
@@ -200,14 +213,15 @@ func (l *place) leave(ctx context.Context) error {
 	// The guest may have used up all the time there was.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), moveTime)
 	defer cancel()
-	return l.fn.vf.Drain(ctx)
+	return l.fn.line.drain(ctx, l.fn.vf.Drain)
 }
 
-// close closes the function: first nothing more goes to it.
+// close closes the function: first nothing more goes to it, then nothing more comes.
 func (l *place) close() error {
 	fn := l.fn
 	l.fn = nil
-	l.Close()
+	l.spare()
+	fn.line.spare()
 	err := fn.vf.Close()
 	fn.from.Close()
 	return err

@@ -27,6 +27,7 @@ type Sink struct {
 	bytes   int           // cost of all that waits
 	seq     uint64        // of the frame that came to wait last
 	running bool          // the goroutine that releases
+	idle    chan struct{} // closed when it ends; nil: nobody waits for that
 	kick    chan struct{} // capacity 1: look again, something came that is due earlier
 	closed  bool
 

@@ -2,7 +2,9 @@ package impair
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"runtime/debug"
 	"slices"
@@ -295,6 +297,31 @@ func TestClose(t *testing.T) {
 			t.Errorf("%+v, runs %v", i, running)
 		}
 		s.Close()
+	})
+}
+
+// TestDrain: when a line is drained nothing waits in it, or it is said what was waited for.
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{}
+		s := New(Config{Delay: 5 * time.Millisecond}, k)
+		if err := s.Drain(t.Context()); err != nil {
+			t.Errorf("an empty line: %v", err)
+		}
+		s.WriteFrames(frames(0, 3))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := s.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) || len(k.frames) > 0 {
+			t.Errorf("%v, %d frames", err, len(k.frames))
+		}
+		if err := s.Drain(t.Context()); err != nil || len(k.frames) != 3 {
+			t.Errorf("%v, %d frames", err, len(k.frames))
+		}
+		s.WriteFrames(frames(0, 3))
+		s.Close()
+		if err := s.Drain(t.Context()); err != nil || len(k.frames) != 3 {
+			t.Errorf("closed: %v, %d frames", err, len(k.frames))
+		}
 	})
 }
 

@@ -1,6 +1,8 @@
 package impair
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"hvnet/nic"
@@ -67,6 +69,28 @@ func (s *Sink) wake() {
 	}
 }
 
+// Drain returns when all that had to wait has been passed on, or when ctx ends, with an
+// error. What comes meanwhile is waited for too.
+func (s *Sink) Drain(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if !s.running {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.idle == nil {
+			s.idle = make(chan struct{})
+		}
+		idle := s.idle
+		s.mu.Unlock()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the frames that a bad line delays: %w", ctx.Err())
+		}
+	}
+}
+
 // maxBatch is how many frames are released at once at most.
 const maxBatch = 64
 
@@ -91,6 +115,10 @@ func (s *Sink) release() {
 		}
 		s.running = len(batch) > 0 || len(s.waiting) > 0
 		running := s.running
+		if !running && s.idle != nil {
+			close(s.idle)
+			s.idle = nil
+		}
 		s.mu.Unlock()
 		switch {
 		case len(batch) > 0:
