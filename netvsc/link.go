@@ -56,9 +56,12 @@ func (n *NIC) OnLink(f func(nic.LinkState)) {
 	n.link.tell()
 }
 
-// set changes the state without an event. Events that wait are void.
+// set changes the state without an event. Events that wait are void, and the next one takes
+// effect at once: with hv_netvsc it would be another device's.
 func (l *link) set(s nic.LinkState) {
-	l.forget()
+	l.mu.Lock()
+	l.events, l.handled = nil, time.Time{}
+	l.mu.Unlock()
 	l.found(s)
 }
 

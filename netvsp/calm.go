@@ -13,8 +13,8 @@ import (
 // work item of its own, which waits for its turn.
 const (
 	glance   = 2 * time.Millisecond
-	silent   = 10  // glances
-	quietNow = 100 // glances, once something was heard
+	silent   = 10 // glances
+	quietNow = 50 // glances, once something was heard
 )
 
 // Rest returns when the guest of an unplugged device has come to rest: what it has sent is

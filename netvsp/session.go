@@ -26,16 +26,17 @@ type session struct {
 	mem  *hv.Memory
 	port Port
 
-	mu      sync.Mutex
-	ctl     control
-	rndis   adapter
-	queues  []*queue // by channel index, nil where not open
-	active  bool     // all sub-channels that were granted are open
-	mapping uint32   // the GPADL that is being mapped at this moment, see install
-	receive buffer
-	pool    *pool // its sections for frames, nil without
-	send    buffer
-	faulted sync.Once
+	mu        sync.Mutex
+	ctl       control
+	rndis     adapter
+	queues    []*queue // by channel index, nil where not open
+	unplugged bool     // nothing comes from the port any more
+	active    bool     // all sub-channels that were granted are open
+	mapping   uint32   // the GPADL that is being mapped at this moment, see install
+	receive   buffer
+	pool      *pool // its sections for frames, nil without
+	send      buffer
+	faulted   sync.Once
 
 	// What the data path looks at, once per batch.
 	filter atomic.Uint32 // packet filter; 0: nothing is indicated
@@ -207,6 +208,9 @@ func (s *session) apply(ch change) {
 	if ch&changedFilter == 0 {
 		return
 	}
+	if s.rndis.filter != 0 && s.unplugged {
+		return
+	}
 	s.filter.Store(s.rndis.filter)
 	if s.rndis.filter == 0 {
 		s.settle()
@@ -217,6 +221,7 @@ func (s *session) apply(ch change) {
 // tells it that the link is down, so that it stops sending.
 func (s *session) unplug() {
 	s.mu.Lock()
+	s.unplugged = true
 	s.filter.Store(0)
 	s.settle()
 	s.mu.Unlock()
