@@ -121,6 +121,9 @@ func TestUnplugged(t *testing.T) {
 	g.dev.WriteFrames(batchOf(3, 100))
 	g.dev.Unplug()
 	g.dev.WriteFrames(batchOf(4, 100))
+	for range 3 + 1 { // the frames, and that the link is down
+		g.answer()
+	}
 	if s := g.set(rndis.OIDCurrentPacketFilter, rndis.AppendUint32(nil, rndis.FilterDirected)); s != rndis.StatusSuccess {
 		t.Error(s)
 	}
