@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hvnet/internal/need"
+	"hvnet/link/tap"
 	"hvnet/sandbox"
 )
 
@@ -23,7 +24,7 @@ func vfMoves() int {
 	return 10
 }
 
-// needSandbox skips a test where there can be no sandbox.
+// needSandbox skips a test where there can be no sandbox with an interface.
 func needSandbox(t *testing.T) {
 	t.Helper()
 	s, err := sandbox.New(t.Context(), sandbox.Config{})
@@ -33,7 +34,15 @@ func needSandbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Close()
+	defer s.Close()
+	probe, err := s.OpenTAP(t.Context(), tap.Config{Name: "eth0"})
+	if errors.Is(err, tap.ErrPermission) || errors.Is(err, tap.ErrNoTun) {
+		need.Root(t)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe.Close()
 }
 
 // TestVF: kernels exchange datagrams and TCP while a virtual function comes and goes. Nothing
