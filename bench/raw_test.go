@@ -17,6 +17,7 @@ import (
 	"hvnet/host"
 	"hvnet/hv/attach"
 	"hvnet/nic"
+	"hvnet/sandbox"
 )
 
 // hostVariable makes the test binary be the host process of a benchmark; its value
@@ -26,6 +27,7 @@ const hostVariable = "HVNET_BENCH_HOST"
 var reflectorMAC = nic.MAC{0x00, 0x15, 0x5d, 0xff, 0xff, 0x01}
 
 func TestMain(m *testing.M) {
+	sandbox.MaybeHelper()
 	if spec := os.Getenv(copierVariable); spec != "" {
 		fmt.Fprintln(os.Stderr, copierProcess(spec))
 		os.Exit(1)

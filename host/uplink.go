@@ -9,14 +9,20 @@ import (
 )
 
 // AddTAP makes a kernel interface in the caller's network namespace and connects
-// it to the switch, as a trunk if nothing else was said. It is down until somebody sets it up,
-// and goes with the host.
+// it to the switch; see [Host.ConnectTAP].
 func (h *Host) AddTAP(cfg tap.Config) error {
 	t, err := tap.Open(cfg)
 	if err != nil {
 		return err
 	}
-	p, err := h.connect(cfg.Name, "", t, vswitch.PortOptions{VLAN: vswitch.Trunk()})
+	return h.ConnectTAP(t)
+}
+
+// ConnectTAP connects a kernel interface to the switch, as a trunk if nothing else was said.
+// It is down until somebody sets it up, and is the host's from now on: it goes with the host,
+// or at once if it can't be connected.
+func (h *Host) ConnectTAP(t *tap.TAP) error {
+	p, err := h.connect(t.Name(), "", t, vswitch.PortOptions{VLAN: vswitch.Trunk()})
 	if err != nil {
 		t.Close()
 		return err
@@ -24,7 +30,7 @@ func (h *Host) AddTAP(cfg tap.Config) error {
 	if err := t.SetCarrier(true); err != nil {
 		p.Close()
 		t.Close()
-		return fmt.Errorf("connect %s: %w", cfg.Name, err)
+		return fmt.Errorf("connect %s: %w", t.Name(), err)
 	}
 	done := make(chan struct{})
 	go func() {

@@ -260,8 +260,10 @@ func (v *vfPath) handle(e vfEvent) {
 	}
 }
 
-// step has the machine handle an event, and does what it says.
+// step has the machine handle an event, and does what it says. Who follows the path is told
+// last: that may take longer than the host is to wait.
 func (v *vfPath) step(e vf.Event) {
+	before := v.active.Load()
 	for _, a := range v.machine.Handle(e) {
 		switch a.Do {
 		case vf.Switch:
@@ -285,6 +287,9 @@ func (v *vfPath) step(e vf.Event) {
 	}
 	known := v.machine.Status()
 	v.status.Store(&known)
+	if v.active.Load() != before {
+		v.turned()
+	}
 }
 
 // press has the host told of the path, as soon as that is possible, and gives up when it
@@ -405,7 +410,6 @@ func (v *vfPath) useVF(why vf.Kind) {
 	n.log.Info("netvsc: data path switched to the VF", "serial", p.dev.Serial())
 	v.timeline.add(nic.VFMove{At: time.Now(), To: vf.VF.String(), First: why.Who(), Why: why.String(), Took: v.request.took,
 		Held: time.Since(begun), InFlight: before, Undrained: left})
-	v.turned()
 }
 
 // useSynthetic has senders leave the VF: when it returns none is using it.
@@ -420,7 +424,6 @@ func (v *vfPath) useSynthetic(why vf.Kind) {
 	n.count.Add(counter.VFSwitches, 1)
 	n.log.Info("netvsc: data path switched from the VF", "why", why)
 	v.timeline.add(nic.VFMove{At: time.Now(), To: vf.Synthetic.String(), First: why.Who(), Why: why.String(), Held: time.Since(begun)})
-	v.turned()
 }
 
 // hold has senders wait, or go on.

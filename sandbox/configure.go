@@ -19,6 +19,7 @@ type Interface struct {
 	Name string
 	MTU  int  // bytes without Ethernet header
 	Up   bool // bring it up
+	Gone bool // remove it; nothing else is done
 	// Addrs, if not nil, are the permanent addresses of global scope: others of
 	// that kind are removed. An address is in use at once, without duplicate
 	// address detection: who configures it knows that it is free.
@@ -80,6 +81,12 @@ func configure(ifc Interface) error {
 			return ErrNoInterface
 		}
 		return err
+	}
+	if ifc.Gone {
+		if err := h.LinkDel(l); err != nil {
+			return fmt.Errorf("remove: %w", err)
+		}
+		return nil
 	}
 	if ifc.MTU != 0 {
 		if err := h.LinkSetMTU(l, ifc.MTU); err != nil {

@@ -119,6 +119,8 @@ func (h *helper) serve(req message, files []*os.File) error {
 		return h.functions(answer)
 	case req.Function != nil:
 		return h.function(answer, *req.Function)
+	case req.Socket != nil:
+		return h.socket(answer, *req.Socket)
 	case req.Interface != nil:
 		answer.Error = toWire(Configure(*req.Interface))
 	case req.Resolver != nil:

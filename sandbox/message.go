@@ -35,6 +35,7 @@ type message struct {
 	TAP       *tap.Config      `json:",omitempty"` // answered with descriptors
 	Functions bool             `json:",omitempty"` // answered with descriptors
 	Function  *function.Config `json:",omitempty"` // answered with descriptors
+	Socket    *socketRequest   `json:",omitempty"` // answered with a descriptor
 	Interface *Interface       `json:",omitempty"`
 	Resolver  []netip.Addr     `json:",omitempty"`
 	Exec      *execRequest     `json:",omitempty"` // comes with stdin, stdout, stderr

@@ -13,6 +13,7 @@ import (
 // benchCmd are the measurements.
 type benchCmd struct {
 	UDPFragments benchFragmentsCmd `cmd:"" name:"udp-fragments" help:"What becomes of the fragments of UDP datagrams on a host that is known to lose some, by how the guest chooses their channels. It needs no rights and ends by itself."`
+	VF           benchVFCmd        `cmd:"" name:"vf" help:"What becomes of UDP and TCP while a virtual function is removed and added under load: announced, vanished, deleted. It takes what 'hvnet run' takes."`
 }
 
 // benchFragmentsCmd compares the ways to choose the channels of fragments.

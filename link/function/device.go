@@ -3,6 +3,7 @@ package function
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ type Device struct {
 	serial uint32
 	name   atomic.Pointer[string]
 	port   Port
+
+	news  atomic.Uint64 // states that the kernel has told so far; written under state
+	state sync.Mutex    // held while the port is told a state
 }
 
 var _ nic.Taker = (*Device)(nil)
@@ -39,8 +43,34 @@ func (d *Device) Serial() uint32 { return d.serial }
 // Takes implements nic.Taker: checksums and super-frames stay as they are.
 func (d *Device) Takes() nic.Offloads { return d.g.link.Takes() }
 
-// WriteFrames has the device send frames. What it does not take is dropped and counted.
-func (d *Device) WriteFrames(frames []nic.Frame) { d.g.link.WriteFrames(frames) }
+// WriteFrames has the device send frames. What it does not take is dropped and counted. One
+// that is down is noticed here first: the kernel tells others when it is done with it.
+func (d *Device) WriteFrames(frames []nic.Frame) {
+	news, down := d.news.Load(), d.g.link.Down()
+	d.g.link.WriteFrames(frames)
+	if d.g.link.Down() != down {
+		d.down(news)
+	}
+}
+
+// down tells the port that the device is down, unless there are news since: these may be
+// that it is up again. If there are none, that it is down is yet to be told, and so is all
+// that comes after.
+func (d *Device) down(news uint64) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	if d.news.Load() == news {
+		d.port.Changed(false, false)
+	}
+}
+
+// tell tells the port what the kernel has told.
+func (d *Device) tell(up, carrier bool) {
+	d.state.Lock()
+	defer d.state.Unlock()
+	d.news.Add(1)
+	d.port.Changed(up, carrier)
+}
 
 // Dropped returns how many frames the device and those before it did not take to send.
 func (d *Device) Dropped() uint64 { return d.g.link.Dropped() }

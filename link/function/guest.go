@@ -199,11 +199,11 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 		if now.Carrier {
 			g.settle(s.Index)
 		}
-		port.Changed(now.Up, now.Carrier)
+		d.tell(now.Up, now.Carrier)
 		return nil
 	})
 	if gone {
-		port.Changed(false, false)
+		d.tell(false, false)
 		// What it has received before is the NIC's.
 		last, cancel := context.WithTimeout(ctx, flushTime)
 		defer cancel()

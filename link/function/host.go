@@ -69,6 +69,7 @@ type Host struct {
 
 	stop     context.CancelFunc
 	gone     chan struct{}
+	left     func()        // closes it, once
 	watching chan struct{} // closed when nobody watches the interface any more
 
 	mu        sync.Mutex
@@ -87,19 +88,21 @@ func NewHost(files HostFiles) (*Host, error) {
 	}
 	h := &Host{link: link, settings: files.Settings, client: rtnl.NewClient(files.Settings), index: link.State().Index()}
 	h.gone, h.watching = make(chan struct{}), make(chan struct{})
+	h.left = sync.OnceFunc(func() { close(h.gone) })
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	go h.watch(ctx, files.Control)
 	return h, nil
 }
 
-// watch waits for the end of the interface.
+// watch waits for the end of the interface. Nobody else sets it down: the kernel does so
+// first when it removes a pair, and takes milliseconds for the rest.
 func (h *Host) watch(ctx context.Context, control *os.File) {
 	defer close(h.watching)
 	end := errors.New("it is gone")
 	rtnl.Watch(ctx, control, rtnl.Interface{Index: h.index}, func(s rtnl.State) error {
-		if s.Removed {
-			close(h.gone)
+		if s.Removed || !s.Up {
+			h.left()
 			return end
 		}
 		_, err := h.link.Follow(s)
@@ -112,7 +115,12 @@ func (h *Host) Takes() nic.Offloads { return h.link.Takes() }
 
 // WriteFrames has the frames come to the guest's interface. What it does not take, because
 // it is down for instance, is dropped and counted.
-func (h *Host) WriteFrames(frames []nic.Frame) { h.link.WriteFrames(frames) }
+func (h *Host) WriteFrames(frames []nic.Frame) {
+	h.link.WriteFrames(frames)
+	if h.link.Down() > 0 { // this end: it is being removed
+		h.left()
+	}
+}
 
 // Start has what the guest sends passed on to a sink until Close. It is called once.
 func (h *Host) Start(to nic.Sink) {

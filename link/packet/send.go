@@ -160,6 +160,10 @@ func (w *sender) stats() []nic.Stat {
 	}
 }
 
+// Down returns how many frames that were written the interface did not take because it was
+// down, or gone. That shows at once; news of it come later.
+func (l *Link) Down() uint64 { return l.write.down.Load() }
+
 // Dropped returns how many frames that were written the interface did not take.
 func (l *Link) Dropped() (n uint64) {
 	for _, s := range l.write.stats() {
