@@ -90,7 +90,7 @@ func (c *demoCmd) Run(ctx context.Context, s streams) (err error) {
 	t := &tour{report: newReport(s.out)}
 	defer func() { err = errors.Join(err, t.close()) }()
 
-	t.host = host.New(host.Config{Profile: prof})
+	t.host = host.New(host.Config{Profile: prof, SRIOV: true})
 	gw := netstack.GatewayConfig{MAC: gatewayMAC, IPv4: demoGateway[0], IPv6: demoGateway[1]}
 	if err := t.host.AddGateway(gw); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (c *demoCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := t.startGuests(ctx, c.InProcess); err != nil {
 		return whyEnded(ctx, err)
 	}
-	for _, step := range []func(context.Context, *demoCmd) error{t.negotiated, t.ping, t.transfer, t.poster, t.drops} {
+	for _, step := range []func(context.Context, *demoCmd) error{t.negotiated, t.ping, t.transfer, t.poster, t.function, t.drops} {
 		if err := step(ctx, c); err != nil {
 			return whyEnded(ctx, err)
 		}
@@ -129,7 +129,7 @@ func (t *tour) startGuests(ctx context.Context, inProcess bool) error {
 			return err
 		}
 		go t.host.Serve(far, host.PortConfig{Name: name})
-		g, err := guest.Start(ctx, part, guest.Config{Name: name, VPs: demoVPs})
+		g, err := guest.Start(ctx, part, guest.Config{Name: name, VPs: demoVPs, VF: !inProcess})
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -307,7 +307,7 @@ func (t *tour) poster(ctx context.Context, _ *demoCmd) error {
 
 // lostInDriver are the driver's counters of frames that did not arrive.
 var lostInDriver = []string{
-	"tx_no_memory", "tx_no_space", "tx_too_big", "tx_malformed", "tx_lost", "vlan_error", "rx_no_memory", "host_bad_packet",
+	"tx_no_memory", "tx_no_space", "tx_too_big", "tx_malformed", "tx_lost", "vf_tx_dropped", "vlan_error", "rx_no_memory", "host_bad_packet",
 }
 
 // drops lists everything that was lost anywhere.
