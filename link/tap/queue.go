@@ -133,16 +133,14 @@ func (q *Queue) readv(fd uintptr) {
 // removed; ReadFrame tells which. After Close it returns net.ErrClosed.
 func (q *Queue) Wait() error {
 	err := q.rc.Read(q.read.ready)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		// A Wake from here on is answered by this Wait.
-		if q.file.SetReadDeadline(time.Time{}) == nil {
-			return nil
-		}
+		err = q.file.SetReadDeadline(time.Time{})
 	}
-	return net.ErrClosed
+	if err != nil && q.rc.Control(func(uintptr) {}) != nil {
+		return net.ErrClosed
+	}
+	return nil // an error of an open queue is that its interface is gone
 }
 
 // pollIn reports whether a frame is there. The netpoller must not be asked alone:
