@@ -47,9 +47,10 @@ func silence(c *rtnl.Client, index int32) error {
 }
 
 // A wall is what keeps the IP stack away from an interface. Settings alone don't: IPv6 has
-// no rp_filter, and a datagram from 0.0.0.0 to all passes that of IPv4. It is a chain of nf_tables at the interface's ingress whose policy is to drop, the last one there:
-// packet sockets, XDP and tc have had the frame before, and users' own chains too. Its table
-// is owned by a socket: nobody else can flush it, and it goes with the socket.
+// no rp_filter, and a datagram from 0.0.0.0 to all passes that of IPv4. It is a chain of
+// nf_tables at the interface's ingress whose policy is to drop, the last one there: packet
+// sockets, XDP and tc have had the frame before, and users' own chains too. Its table is
+// owned by a socket: nobody else can flush it, and it goes with the socket.
 type wall struct{ c *rtnl.Client }
 
 // Numbers of <linux/netfilter/nf_tables.h> and <linux/netfilter.h> that x/sys may not have.
