@@ -12,6 +12,7 @@ import (
 	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/link/function"
+	"hvnet/link/iface"
 	"hvnet/link/tap"
 	"hvnet/netvsc/vf"
 	"hvnet/netvsp"
@@ -72,7 +73,7 @@ func (b *vfBench) open(ctx context.Context) (err error) {
 		return err
 	}
 	b.later(soon(leave))
-	found, err := b.near.OpenFunctions(ctx)
+	found, err := b.near.OpenFunctions(ctx, iface.Packet)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 // after the other, until ctx ends or the NIC is closed: then the last one is let go of. It
 // owns f, and needs [Config.VF].
 func (g *Guest) JoinVFs(ctx context.Context, f *function.Guest) error {
+	f.MTU = g.NIC.MTU
 	err := f.Run(ctx, g.NIC.MAC(), func(d *function.Device) (function.Port, error) {
 		p, err := g.NIC.AddVF(ctx, d)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"hvnet/host"
 	"hvnet/internal/need"
 	"hvnet/link/function"
+	"hvnet/link/iface"
 	"hvnet/netvsc/vf"
 	"hvnet/nic"
 	"hvnet/vswitch"
@@ -100,6 +101,12 @@ func until(t testing.TB, what string, is func() bool) {
 // announced: nothing is lost and nothing comes twice, either way. What is pulled out without
 // a word is done without.
 func TestJoinVFs(t *testing.T) {
+	for _, way := range []iface.Way{iface.Packet, iface.XDP} {
+		t.Run(string(way), func(t *testing.T) { testJoinVFs(t, way) })
+	}
+}
+
+func testJoinVFs(t *testing.T, way iface.Way) {
 	need.Root(t)
 	runtime.LockOSThread() // for good: the namespace goes with the thread
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -114,7 +121,7 @@ func TestJoinVFs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	functions, err := function.NewGuest(files)
+	functions, err := function.NewGuest(files, way)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,11 +171,12 @@ func TestJoinVFs(t *testing.T) {
 	name := h.Ports()[0].Switch.Name
 	add := func(serial uint32) *function.Host {
 		t.Helper()
-		files, err := function.Make(ns, function.Config{MAC: g.NIC.MAC(), Serial: serial})
+		cfg := function.Config{MAC: g.NIC.MAC(), Serial: serial, Wire: way == iface.XDP}
+		files, err := function.Make(ns, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := function.NewHost(files)
+		v, err := function.NewHost(files, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

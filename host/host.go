@@ -21,7 +21,6 @@ import (
 	"hvnet/conform"
 	"hvnet/hv"
 	"hvnet/link/netstack"
-	"hvnet/link/packet"
 	"hvnet/link/pcap"
 	"hvnet/netvsp"
 	"hvnet/netvsp/profile"
@@ -77,7 +76,7 @@ type Host struct {
 	mu       sync.Mutex
 	ports    map[string]*port // of the guests that are attached, by name
 	links    map[string]portLink
-	nics     map[string]*packet.Link // that are uplinks, by name
+	nics     map[string]uplinkNIC // that are uplinks, by name
 	closers  []func()
 	closed   bool
 	sessions sync.WaitGroup
@@ -104,7 +103,7 @@ func New(cfg Config) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}, nics: map[string]*packet.Link{}}
+	h := &Host{cfg: cfg, sw: vswitch.New(vswitch.Config{}), quota: hv.NewQuota(cfg.MapEntries), ports: map[string]*port{}, links: map[string]portLink{}, nics: map[string]uplinkNIC{}}
 	h.vlans.rules = map[string]vswitch.VLAN{}
 	maps.Copy(h.vlans.rules, cfg.VLANs)
 	return h

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"hvnet/link/iface"
 	"hvnet/link/packet"
 	"hvnet/nic"
 	"hvnet/vswitch"
@@ -13,9 +14,10 @@ import (
 // AddNIC connects an interface that the caller's network namespace has already, such as
 // the machine's NIC or one end of a veth pair, to the switch, as a trunk if nothing
 // else was said. It stays the machine's, and as it is: down, if nobody sets it up. Should it
-// be removed, the next one of its name takes its place. The error is that of [packet.Open].
-func (h *Host) AddNIC(name string) error {
-	l, err := packet.Open(name)
+// be removed, the next one of its name takes its place. It is joined the way that is asked for.
+// The error is that of [iface.Open], which ctx bounds.
+func (h *Host) AddNIC(ctx context.Context, name string, way iface.Way) error {
+	l, err := iface.Open(ctx, name, way)
 	if err != nil {
 		return err
 	}
@@ -35,17 +37,22 @@ func (h *Host) AddNIC(name string) error {
 	both.Go(func() {
 		last := ""
 		err := l.Watch(ctx, func(s packet.State) {
-			if now := s.String(); now != last {
+			now := s.String()
+			switch {
+			case now == last:
+			case s.Refused != nil:
+				log.Warn("uplink", "state", now, "error", s.Refused)
+			default:
 				log.Info("uplink", "state", now, "mtu", s.MTU)
-				last = now
 			}
+			last = now
 		})
 		if err != nil && ctx.Err() == nil {
 			log.Error("uplink is not watched any more", "error", err)
 		}
 	})
 	h.mu.Lock()
-	h.nics[name] = l
+	h.nics[name] = uplinkNIC{l, way}
 	h.mu.Unlock()
 	h.OnClose(func() {
 		stop()
@@ -56,28 +63,40 @@ func (h *Host) AddNIC(name string) error {
 	return nil
 }
 
+// An uplinkNIC is an interface of the machine that is an uplink.
+type uplinkNIC struct {
+	iface.Link
+	way iface.Way
+}
+
 // A NICInfo is what became of an uplink that is an interface of the machine.
 type NICInfo struct {
-	State string     // "up", "no carrier", "down" or "removed"
+	State string     // "up", "no carrier", "down", "removed", or "refused": there is another one, which can't be joined
+	Way   iface.Way  // by which it is joined: packet or xdp
 	Lost  []nic.Stat // on the way from it and to it
 }
 
 // nicInfo returns that of a port, nil if it is no such uplink's.
 func (h *Host) nicInfo(port string) *NICInfo {
 	h.mu.Lock()
-	l := h.nics[port]
+	l, ok := h.nics[port]
 	h.mu.Unlock()
-	if l == nil {
+	if !ok {
 		return nil
 	}
-	return &NICInfo{State: l.State().String(), Lost: l.Stats()}
+	way := l.way
+	if way == iface.Auto {
+		way = iface.Packet
+	}
+	return &NICInfo{State: l.State().String(), Way: way, Lost: l.Stats()}
 }
+
+// reasons puts the name of a counter in words.
+var reasons = strings.NewReplacer("packet_read_", "from NIC: ", "packet_write_", "for NIC: ", "xdp_read_", "from NIC: ", "xdp_write_", "for NIC: ", "_", " ")
 
 // drops adds what was lost, by reason.
 func (i *NICInfo) drops(to map[string]uint64) {
 	for _, s := range i.Lost {
-		reason := strings.Replace(s.Name, "packet_read_", "from NIC: ", 1)
-		reason = strings.Replace(reason, "packet_write_", "for NIC: ", 1)
-		to[strings.ReplaceAll(reason, "_", " ")] += s.Value
+		to[reasons.Replace(s.Name)] += s.Value
 	}
 }

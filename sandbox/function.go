@@ -6,11 +6,13 @@ import (
 	"os"
 
 	"hvnet/link/function"
+	"hvnet/link/iface"
 )
 
-// OpenFunctions returns what finds the virtual functions that appear in the sandbox; see
-// function.OpenGuestFiles for its errors. The caller closes it.
-func (s *Sandbox) OpenFunctions(ctx context.Context) (*function.Guest, error) {
+// OpenFunctions returns what finds the virtual functions that appear in the sandbox, and joins
+// them the way that is asked for; see function.OpenGuestFiles for its errors. The caller closes
+// it.
+func (s *Sandbox) OpenFunctions(ctx context.Context, way iface.Way) (*function.Guest, error) {
 	r, err := s.call(ctx, message{Functions: true})
 	if err != nil {
 		closeFiles(r.files)
@@ -20,7 +22,7 @@ func (s *Sandbox) OpenFunctions(ctx context.Context) (*function.Guest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find virtual functions: %w", err)
 	}
-	return function.NewGuest(files)
+	return function.NewGuest(files, way)
 }
 
 // MakeFunction makes a virtual function whose guest's end is in the sandbox; see
@@ -35,7 +37,7 @@ func (s *Sandbox) MakeFunction(ctx context.Context, cfg function.Config) (*funct
 	if err != nil {
 		return nil, fmt.Errorf("make a virtual function: %w", err)
 	}
-	return function.NewHost(files)
+	return function.NewHost(files, cfg)
 }
 
 // functions opens what finds virtual functions here.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hvnet/link/function"
+	"hvnet/link/iface"
 	"hvnet/nic"
 )
 
@@ -43,7 +44,7 @@ func TestFunction(t *testing.T) {
 	s := newSandbox(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	guest, err := s.OpenFunctions(ctx)
+	guest, err := s.OpenFunctions(ctx, iface.Auto)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"hvnet/guest"
 	"hvnet/host"
+	linkiface "hvnet/link/iface"
 	"hvnet/netvsc/vf"
 	"hvnet/nic"
 )
@@ -75,7 +76,7 @@ func vfFrames(stats []nic.Stat) (n uint64) {
 // functions gives the station a virtual function, and returns when frames go by it. leave
 // ends what finds it.
 func (s *kernelStation) functions(ctx context.Context, h *host.Host, g *guest.Guest, port string) (leave func(), err error) {
-	found, err := s.box.OpenFunctions(ctx)
+	found, err := s.box.OpenFunctions(ctx, linkiface.Auto)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (s *kernelStation) functions(ctx context.Context, h *host.Host, g *guest.Gu
 		stop(nil)
 		<-ended
 	}
-	err = (&vfs{host: h, make: vfIn(s.box)}).add(ctx, port)
+	err = (&vfs{host: h, make: vfIn(s.box, false)}).add(ctx, port)
 	if err == nil {
 		soon, cancel := context.WithTimeout(joining, 5*time.Second)
 		defer cancel()

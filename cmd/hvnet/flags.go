@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -13,7 +14,9 @@ import (
 	"hvnet/guest"
 	"hvnet/host"
 	"hvnet/hv"
+	linkiface "hvnet/link/iface"
 	"hvnet/link/netstack"
+	"hvnet/link/xdp"
 	"hvnet/netvsp/profile"
 	"hvnet/nic"
 )
@@ -24,7 +27,7 @@ type hostFlags struct {
 	Gateway       []string `default:"198.18.0.1/24,fdc6:1200::1/64" help:"Addresses of the gateway, one of each family at most, with their prefix length; none for a switch without a gateway."`
 	DNS           []string `name:"dns" placeholder:"ADDR[:PORT]" help:"Name servers that the gateway asks; default: the machine's."`
 	AllowSpoofing bool     `help:"Let guests change their MAC address and send from any, as MAC address spoofing does on Hyper-V."`
-	Uplink        []string `placeholder:"tap:IF|nic:IF" help:"Connect the switch to a kernel interface: tap:IF is made, for this machine to take part; nic:IF is there, such as a network card or a veth, and leads to its network. It takes root."`
+	Uplink        []string `sep:"none" placeholder:"tap:IF|nic:IF[,io=xdp]" help:"Connect the switch to a kernel interface: tap:IF is made, for this machine to take part; nic:IF is there, such as a network card or a veth, and leads to its network, by packet sockets or, with io=xdp, by AF_XDP. It takes root. May be given several times."`
 	SRIOV         bool     `name:"sriov" help:"Let guests have virtual functions beside their NICs, as SR-IOV of a Hyper-V switch does: 'hvnet host ctl PATH vf add PORT' adds one."`
 	Monitor       bool     `help:"Have guests signal by monitor page, which the host then looks at all the time."`
 }
@@ -50,15 +53,15 @@ func (f *hostFlags) plan(log *slog.Logger) (p hostPlan, err error) {
 }
 
 // connect gives a host its gateway and its uplinks.
-func (p *hostPlan) connect(h *host.Host) error {
+func (p *hostPlan) connect(ctx context.Context, h *host.Host) error {
 	if p.hasGateway {
 		if err := h.AddGateway(p.gateway); err != nil {
 			return err
 		}
 	}
 	for _, u := range p.uplinks {
-		if err := u.connect(h); err != nil {
-			return fmt.Errorf("--uplink %s: %w", u, err)
+		if err := u.connect(ctx, h); err != nil {
+			return fmt.Errorf("--uplink %s: %w", u.given, err)
 		}
 	}
 	return nil
@@ -120,6 +123,7 @@ type guestFlags struct {
 	Addr   []string `placeholder:"dhcp|CIDR" help:"Addresses of the interface, such as 198.18.0.2/24, or dhcp."`
 
 	VFRest       time.Duration `name:"vf-rest" placeholder:"TIME" help:"Leave a virtual function that was lost alone for so long, so that one which comes and goes does not take the traffic with it each time. Default: not at all."`
+	VFIO         linkiface.Way `name:"vf-io" default:"auto" enum:"auto,packet,xdp" placeholder:"auto|packet|xdp" help:"How virtual functions are joined: by packet sockets, or by AF_XDP, which takes root and, apart from 'run', a host with --vf-io xdp. Default: auto, which is packet."`
 	FragmentCure string        `default:"on" enum:"on,off" placeholder:"on|off" help:"Whether the fragments of UDP datagrams are kept on one channel; 'off' spreads frames by the ports that each shows. Default: on."`
 }
 
@@ -130,6 +134,11 @@ const maxPort = 64
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
 	if f.VFRest < 0 {
 		return guest.Config{}, usagef("--vf-rest %v: want some time, such as 30s, or 0", f.VFRest)
+	}
+	if f.VFIO == linkiface.XDP {
+		if err := xdp.Permitted(); err != nil {
+			return guest.Config{}, fmt.Errorf("--vf-io xdp: %w; --vf-io packet joins virtual functions by those", err)
+		}
 	}
 	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), VFRest: f.VFRest, NoFragmentCure: f.FragmentCure == "off", Log: log}
 	if len(name) > maxPort || !utf8.ValidString(name) {

@@ -15,6 +15,7 @@ import (
 	"hvnet/control"
 	"hvnet/host"
 	"hvnet/hv/attach"
+	linkiface "hvnet/link/iface"
 )
 
 // hostCmd is a host that guests attach to, and the commands to one.
@@ -30,7 +31,8 @@ type hostServeCmd struct {
 	impairFlags
 	vlanFlags
 	ivshmemFlags
-	TrustMemory bool `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
+	VFIO        linkiface.Way `name:"vf-io" default:"auto" enum:"auto,packet,xdp" placeholder:"auto|packet|xdp" help:"What guests join the virtual functions by that this host makes: frames by AF_XDP have to be complete. Default: auto, for packet sockets."`
+	TrustMemory bool          `help:"Accept guests whose memory can be taken away, such as files of QEMU."`
 	watchFlags
 	logFlags
 }
@@ -76,10 +78,10 @@ func (c *hostServeCmd) Run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer l.Close()
-	if err := plan.connect(h); err != nil {
+	if err := plan.connect(ctx, h); err != nil {
 		return err
 	}
-	ctl, err := control.Serve(ctlPath(c.Listen), hostHandlers(h, &vfs{host: h, make: vfNextTo}))
+	ctl, err := control.Serve(ctlPath(c.Listen), hostHandlers(h, &vfs{host: h, make: vfNextTo(c.VFIO == linkiface.XDP)}))
 	if err != nil {
 		return err
 	}
@@ -226,6 +228,9 @@ func printPorts(w io.Writer, ports []host.PortInfo) error {
 		}
 		if p.NIC != nil {
 			state = p.NIC.State
+			if p.NIC.Way == linkiface.XDP {
+				state += ", xdp"
+			}
 		}
 		var drops []string
 		for reason, n := range p.Drops() {

@@ -14,6 +14,7 @@ import (
 	"hvnet/control"
 	"hvnet/guest"
 	"hvnet/link/function"
+	linkiface "hvnet/link/iface"
 	"hvnet/link/netstack"
 	"hvnet/link/tap"
 	"hvnet/sandbox"
@@ -22,7 +23,7 @@ import (
 // A place is a network namespace in which interfaces are made.
 type place interface {
 	OpenTAP(ctx context.Context, cfg tap.Config) (*tap.TAP, error)
-	OpenFunctions(ctx context.Context) (*function.Guest, error)
+	OpenFunctions(ctx context.Context, way linkiface.Way) (*function.Guest, error)
 	Configure(ctx context.Context, ifc sandbox.Interface) error
 	NetNSInode() uint64
 }
@@ -31,12 +32,12 @@ type place interface {
 type here struct{ inode uint64 }
 
 func (here) OpenTAP(_ context.Context, cfg tap.Config) (*tap.TAP, error) { return tap.Open(cfg) }
-func (here) OpenFunctions(context.Context) (*function.Guest, error) {
+func (here) OpenFunctions(_ context.Context, way linkiface.Way) (*function.Guest, error) {
 	files, err := function.OpenGuestFiles()
 	if err != nil {
 		return nil, err
 	}
-	return function.NewGuest(files)
+	return function.NewGuest(files, way)
 }
 func (here) Configure(_ context.Context, ifc sandbox.Interface) error { return sandbox.Configure(ifc) }
 func (h here) NetNSInode() uint64                                     { return h.inode }

@@ -15,6 +15,7 @@ import (
 	"hvnet/host"
 	"hvnet/hv"
 	"hvnet/link/function"
+	linkiface "hvnet/link/iface"
 	"hvnet/link/netstack"
 	"hvnet/netvsc/vf"
 	"hvnet/sandbox"
@@ -79,10 +80,10 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := c.impair(h, bad, s.err); err != nil {
 		return err
 	}
-	if err := plan.connect(h); err != nil {
+	if err := plan.connect(ctx, h); err != nil {
 		return err
 	}
-	functions := &vfs{host: h, make: vfIn(box)}
+	functions := &vfs{host: h, make: vfIn(box, c.VFIO == linkiface.XDP)}
 	ctl, err := control.ServeIn(box.NetNSInode(), hostSocket, hostHandlers(h, functions))
 	if err != nil {
 		return err
@@ -90,7 +91,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	defer ctl.Close()
 	var found *function.Guest
 	if sriov {
-		if found, err = box.OpenFunctions(ctx); err != nil {
+		if found, err = box.OpenFunctions(ctx, c.VFIO); err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,7 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	var functions *function.Guest
 	if c.VF == "use" {
-		if functions, err = at.OpenFunctions(ctx); err != nil && cfg.Log != nil { // for want of rights, say
+		if functions, err = at.OpenFunctions(ctx, c.VFIO); err != nil && cfg.Log != nil { // for want of rights, say
 			cfg.Log.Warn("no virtual functions will be used", "err", err)
 		}
 		cfg.VF = err == nil

@@ -88,8 +88,15 @@ func (v *vfs) add(ctx context.Context, port string) error {
 	return v.host.AddVF(port, serial, f)
 }
 
-// vfNextTo makes a function in the network namespace of the guest's process.
-func vfNextTo(_ context.Context, to host.Peer, serial uint32) (host.VF, error) {
+// vfNextTo makes functions in the network namespace of the guest's process. With wire frames
+// come to them as on one.
+func vfNextTo(wire bool) vfMaker {
+	return func(_ context.Context, to host.Peer, serial uint32) (host.VF, error) {
+		return makeNextTo(to, function.Config{MAC: to.MAC, Serial: serial, Wire: wire})
+	}
+}
+
+func makeNextTo(to host.Peer, cfg function.Config) (host.VF, error) {
 	if to.Process == 0 {
 		return nil, errors.New("its guest is no process that this host sees, and a virtual function is made in the network namespace of one")
 	}
@@ -103,11 +110,11 @@ func vfNextTo(_ context.Context, to host.Peer, serial uint32) (host.VF, error) {
 		return nil, host.ErrNoGuest
 	default:
 	}
-	files, err := function.Make(ns, function.Config{MAC: to.MAC, Serial: serial})
+	files, err := function.Make(ns, cfg)
 	if err != nil {
 		return nil, mayNot(to, err)
 	}
-	return function.NewHost(files)
+	return function.NewHost(files, cfg)
 }
 
 // mayNot says what it takes to make a function where a guest is, if its maker lacks that.
@@ -118,10 +125,10 @@ func mayNot(to host.Peer, err error) error {
 	return err
 }
 
-// vfIn makes functions in a sandbox.
-func vfIn(box *sandbox.Sandbox) vfMaker {
+// vfIn makes functions in a sandbox. With wire frames come to them as on one.
+func vfIn(box *sandbox.Sandbox, wire bool) vfMaker {
 	return func(ctx context.Context, to host.Peer, serial uint32) (host.VF, error) {
-		return box.MakeFunction(ctx, function.Config{MAC: to.MAC, Serial: serial})
+		return box.MakeFunction(ctx, function.Config{MAC: to.MAC, Serial: serial, Wire: wire})
 	}
 }
 

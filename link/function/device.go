@@ -40,7 +40,7 @@ func (d *Device) MAC() nic.MAC { return d.mac }
 // Serial returns the serial number, 0 if the device tells none.
 func (d *Device) Serial() uint32 { return d.serial }
 
-// Takes implements nic.Taker: checksums and super-frames stay as they are.
+// Takes implements nic.Taker: checksums and super-frames stay as they are, by packet sockets.
 func (d *Device) Takes() nic.Offloads { return d.g.link.Takes() }
 
 // WriteFrames has the device send frames. What it does not take is dropped and counted. One
@@ -87,8 +87,11 @@ func (d *Device) SetUp(up bool) error {
 	return d.set("up or down", rtnl.Link(unix.RTM_SETLINK, d.index, flags, unix.IFF_UP))
 }
 
-// SetMTU sets its MTU in bytes.
+// SetMTU sets its MTU in bytes. By AF_XDP it can't exceed [xdp.MaxMTU].
 func (d *Device) SetMTU(mtu int) error {
+	if err := d.g.fits(mtu); err != nil {
+		return fmt.Errorf("set MTU of %s: %w", d.Name(), err)
+	}
 	return d.set("MTU", rtnl.Link(unix.RTM_SETLINK, d.index, 0, 0).PutUint32(unix.IFLA_MTU, uint32(mtu)))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hvnet/internal/packets"
+	"hvnet/link/iface"
 	"hvnet/nic"
 )
 
@@ -49,15 +50,17 @@ func dropped(stats []nic.Stat) (n uint64) {
 
 // TestDrain: when a function is drained all that was sent by it is where it was to go, both
 // ways at once, and when it is pulled out then, its guest gets that.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { testDrain(t, iface.Packet) }
+
+func testDrain(t *testing.T, way iface.Way) {
 	ns := enter(t)
-	w := watch(t)
+	w := watchBy(t, way)
 	rounds := 4
 	if testing.Short() {
 		rounds = 2
 	}
 	for round := range rounds {
-		h := made(t, ns, uint32(round))
+		h := madeFor(t, ns, Config{MAC: address, Serial: uint32(round), Wire: way == iface.XDP})
 		fromGuest := newTally()
 		h.Start(fromGuest)
 		p := w.up(t)
@@ -129,14 +132,15 @@ type sink func([]nic.Frame)
 func (f sink) WriteFrames(frames []nic.Frame) { f(frames) }
 
 // TestNoAllocation passes frames both ways without allocating.
-func TestNoAllocation(t *testing.T) {
+func TestNoAllocation(t *testing.T) { testNoAllocation(t, iface.Packet, frames()) }
+
+func testNoAllocation(t *testing.T, way iface.Way, list []nic.Frame) {
 	ns := enter(t)
-	h, w := made(t, ns, 7), watch(t)
+	h, w := madeFor(t, ns, Config{MAC: address, Serial: 7, Wire: way == iface.XDP}), watchBy(t, way)
 	came, went := newCounting(), newCounting()
 	h.Start(came)
 	p := w.up(t)
-	w.device.Load().port = received{p, went}
-	list := frames()
+	p.counts.Store(&went)
 	exchange := func() {
 		p.dev.WriteFrames(list)
 		came.await(len(list))
@@ -161,11 +165,3 @@ func (c counting) await(n int) {
 		n -= <-c.news
 	}
 }
-
-// received is a port that counts.
-type received struct {
-	*port
-	counting
-}
-
-func (r received) WriteFrames(frames []nic.Frame) { r.counting.WriteFrames(frames) }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"hvnet/internal/need"
 	"hvnet/internal/packets"
+	"hvnet/link/iface"
 	"hvnet/nic"
 )
 
@@ -43,18 +45,24 @@ func enter(t testing.TB) *os.File {
 // made makes a function for the guest and returns the host's end.
 func made(t testing.TB, ns *os.File, serial uint32) *Host {
 	t.Helper()
-	files, err := Make(ns, Config{MAC: address, Serial: serial})
+	return madeFor(t, ns, Config{MAC: address, Serial: serial})
+}
+
+func madeFor(t testing.TB, ns *os.File, cfg Config) *Host {
+	t.Helper()
+	files, err := Make(ns, cfg)
 	check(t, err)
 	files, err = ListedHostFiles(files.List())
 	check(t, err)
-	h, err := NewHost(files)
+	h, err := NewHost(files, cfg)
 	check(t, err)
 	t.Cleanup(func() { h.Close() })
 	return h
 }
 
-// A tally keeps what is written to it.
+// A tally keeps what is written to it, or counts it.
 type tally struct {
+	counts atomic.Pointer[counting]
 	mu     sync.Mutex
 	frames []nic.Frame // copies
 	news   chan struct{}
@@ -63,6 +71,10 @@ type tally struct {
 func newTally() *tally { return &tally{news: make(chan struct{}, 1)} }
 
 func (a *tally) WriteFrames(frames []nic.Frame) {
+	if c := a.counts.Load(); c != nil {
+		c.WriteFrames(frames)
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range frames {
@@ -136,14 +148,22 @@ type watched struct {
 
 func watch(t testing.TB) *watched {
 	t.Helper()
+	return watchBy(t, iface.Auto)
+}
+
+func watchBy(t testing.TB, way iface.Way, set ...func(*Guest)) *watched {
+	t.Helper()
 	files, err := OpenGuestFiles()
 	check(t, err)
 	files, err = ListedGuestFiles(files.List())
 	check(t, err)
-	g, err := NewGuest(files)
+	g, err := NewGuest(files, way)
 	check(t, err)
 	w := &watched{Guest: g, ports: make(chan *port, 10), ended: make(chan error, 1)}
 	g.Refused = func(err error) { t.Error(err) }
+	for _, f := range set {
+		f(g)
+	}
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(context.Background())
 	go func() {
@@ -189,13 +209,18 @@ func (w *watched) up(t testing.TB) *port {
 
 func TestAlias(t *testing.T) {
 	for alias, want := range map[string]uint32{"hvnet vf serial 7": 7, "hvnet vf serial 0": 0, "hvnet vf serial 4294967295": 1<<32 - 1} {
-		if n, ok := ParseAlias(alias); n != want || !ok || Alias(n) != alias {
-			t.Errorf("%q: %d, %v", alias, n, ok)
+		for _, wire := range []bool{false, true} {
+			if wire {
+				alias += ", as on a wire"
+			}
+			if n, w, ok := ParseAlias(alias); n != want || w != wire || !ok || Alias(n, wire) != alias {
+				t.Errorf("%q: %d, %v, %v", alias, n, w, ok)
+			}
 		}
 	}
-	for _, alias := range []string{"", "hvnet vf serial ", "hvnet vf serial 07", "hvnet vf serial +7", "hvnet vf serial 4294967296", "serial 7", "hvnet vf serial 7 "} {
-		if n, ok := ParseAlias(alias); n != 0 || ok {
-			t.Errorf("%q: %d, %v", alias, n, ok)
+	for _, alias := range []string{"", "hvnet vf serial ", "hvnet vf serial 07", "hvnet vf serial +7", "hvnet vf serial 4294967296", "serial 7", "hvnet vf serial 7 ", "hvnet vf serial , as on a wire"} {
+		if n, wire, ok := ParseAlias(alias); n != 0 || wire || ok {
+			t.Errorf("%q: %d, %v, %v", alias, n, wire, ok)
 		}
 	}
 }

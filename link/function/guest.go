@@ -11,8 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hvnet/link/iface"
 	"hvnet/link/packet"
 	"hvnet/link/rtnl"
+	"hvnet/link/xdp"
 	"hvnet/nic"
 )
 
@@ -23,6 +25,7 @@ type GuestFiles struct {
 	packet.Files          // joined to no interface yet
 	Settings     *os.File // an rtnetlink socket for settings
 	Filter       *os.File // one of nf_tables
+	Namespace    *os.File // the namespace itself
 }
 
 // OpenGuestFiles opens the files in the network namespace of the calling thread, which takes
@@ -35,6 +38,9 @@ func OpenGuestFiles() (files GuestFiles, err error) {
 	if err == nil {
 		files.Filter, err = openWall()
 	}
+	if err == nil {
+		files.Namespace, err = os.Open("/proc/thread-self/ns/net")
+	}
 	if err != nil {
 		files.Close()
 		return GuestFiles{}, fmt.Errorf("watch for virtual functions: %w", err)
@@ -44,22 +50,22 @@ func OpenGuestFiles() (files GuestFiles, err error) {
 
 // List returns the files in the order that [ListedGuestFiles] wants.
 func (f *GuestFiles) List() []*os.File {
-	return []*os.File{f.Receive, f.Send, f.Control, f.Settings, f.Filter}
+	return []*os.File{f.Receive, f.Send, f.Control, f.Settings, f.Filter, f.Namespace}
 }
 
 // ListedGuestFiles returns the files that were passed in the order of [GuestFiles.List]. If
 // there are not as many, it closes them and fails.
 func ListedGuestFiles(list []*os.File) (GuestFiles, error) {
-	if err := listed(list, 5); err != nil {
+	if err := listed(list, 6); err != nil {
 		return GuestFiles{}, err
 	}
-	return GuestFiles{packet.Files{Receive: list[0], Send: list[1], Control: list[2]}, list[3], list[4]}, nil
+	return GuestFiles{packet.Files{Receive: list[0], Send: list[1], Control: list[2]}, list[3], list[4], list[5]}, nil
 }
 
 // Close closes the files that are open.
 func (f *GuestFiles) Close() error {
 	err := f.Files.Close()
-	for _, file := range []*os.File{f.Settings, f.Filter} {
+	for _, file := range []*os.File{f.Settings, f.Filter, f.Namespace} {
 		if file != nil {
 			err = errors.Join(err, file.Close())
 		}
@@ -84,7 +90,11 @@ type Guest struct {
 	// Refused, if not nil, is told of each device that can't be taken over, and why.
 	Refused func(error)
 
-	link     *packet.Link
+	// MTU, if not nil, tells that of the NIC in bytes: a device that can't have it is refused.
+	MTU func() int
+
+	way      iface.Way
+	link     iface.Link
 	control  *os.File
 	rest     []*os.File
 	settings *rtnl.Client
@@ -94,17 +104,34 @@ type Guest struct {
 	ended  sync.WaitGroup // of Receive
 }
 
-// NewGuest returns a guest that owns the files from now on, also if it fails.
-func NewGuest(files GuestFiles) (*Guest, error) {
-	link, err := packet.FromFiles("vf", files.Files)
-	if err != nil {
-		return nil, errors.Join(err, files.Settings.Close(), files.Filter.Close())
-	}
-	link.SetPromiscuous(false) // it can't fail: there is no interface
-	return &Guest{
-		link: link, control: files.Control, rest: []*os.File{files.Settings, files.Filter},
+// NewGuest returns a guest that joins functions the way that is asked for, and owns the files
+// from now on, also if it fails. By AF_XDP it refuses those of veths without Config.Wire.
+func NewGuest(files GuestFiles, way iface.Way) (*Guest, error) {
+	g := &Guest{
+		way: way, control: files.Control, rest: []*os.File{files.Settings, files.Filter},
 		settings: rtnl.NewClient(files.Settings), wall: wall{rtnl.NewClient(files.Filter)},
-	}, nil
+	}
+	if way == iface.XDP {
+		g.link = xdp.NewFollower(files.Namespace)
+		g.rest = append(g.rest, files.Receive, files.Send, files.Control)
+	} else {
+		link, err := packet.FromFiles("vf", files.Files)
+		if err != nil {
+			return nil, errors.Join(err, files.Settings.Close(), files.Filter.Close(), files.Namespace.Close())
+		}
+		g.link = link
+		g.rest = append(g.rest, files.Namespace)
+	}
+	g.link.SetPromiscuous(false) // it can't fail: there is no interface
+	return g, nil
+}
+
+// fits returns why a device can't have an MTU, nil if it can.
+func (g *Guest) fits(mtu int) error {
+	if g.way == iface.XDP && mtu > xdp.MaxMTU {
+		return fmt.Errorf("%w: it would be %d, and AF_XDP takes %d at most", xdp.ErrMTU, mtu, xdp.MaxMTU)
+	}
+	return nil
 }
 
 // Run joins the function of the NIC with a permanent address whenever there is one, until
@@ -152,7 +179,7 @@ const flushTime = time.Second
 func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(*Device) (Port, error)) error {
 	d := &Device{g: g, index: s.Index, mac: mac}
 	d.name.Store(&s.Name)
-	d.serial, _ = ParseAlias(s.Alias)
+	d.serial, _, _ = ParseAlias(s.Alias)
 	defer func() {
 		g.link.Follow(rtnl.State{Removed: true})
 		g.wall.tear(s.Index)
@@ -238,6 +265,14 @@ func (g *Guest) await(ctx context.Context, index int32, changed func(rtnl.State)
 
 // takeOver keeps the IP stack away from an interface, and joins it.
 func (g *Guest) takeOver(s rtnl.State) error {
+	if _, wire, ok := ParseAlias(s.Alias); g.way == iface.XDP && ok && !wire {
+		return ErrNotWire
+	}
+	if g.MTU != nil {
+		if err := g.fits(g.MTU()); err != nil {
+			return err
+		}
+	}
 	if err := g.wall.build(s.Index, s.Name); err != nil {
 		return err
 	}

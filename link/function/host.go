@@ -63,6 +63,7 @@ func (f *HostFiles) Close() error {
 // called from any goroutine. It implements host.VF.
 type Host struct {
 	link     *packet.Link
+	wire     bool
 	settings *os.File
 	client   *rtnl.Client
 	index    int32
@@ -79,14 +80,14 @@ type Host struct {
 
 var _ nic.Taker = (*Host)(nil)
 
-// NewHost returns the host's end of a function. It owns the files from now on, also if it
-// fails.
-func NewHost(files HostFiles) (*Host, error) {
+// NewHost returns the host's end of a function that was made for a configuration. It owns the
+// files from now on, also if it fails.
+func NewHost(files HostFiles, cfg Config) (*Host, error) {
 	link, err := packet.FromFiles(hostName, files.Files)
 	if err != nil {
 		return nil, errors.Join(err, files.Settings.Close())
 	}
-	h := &Host{link: link, settings: files.Settings, client: rtnl.NewClient(files.Settings), index: link.State().Index()}
+	h := &Host{link: link, wire: cfg.Wire, settings: files.Settings, client: rtnl.NewClient(files.Settings), index: link.State().Index()}
 	h.gone, h.watching = make(chan struct{}), make(chan struct{})
 	h.left = sync.OnceFunc(func() { close(h.gone) })
 	ctx, stop := context.WithCancel(context.Background())
@@ -110,8 +111,14 @@ func (h *Host) watch(ctx context.Context, control *os.File) {
 	})
 }
 
-// Takes implements nic.Taker: checksums and super-frames stay as they are.
-func (h *Host) Takes() nic.Offloads { return h.link.Takes() }
+// Takes implements nic.Taker: checksums and super-frames stay as they are, but for
+// Config.Wire.
+func (h *Host) Takes() nic.Offloads {
+	if h.wire {
+		return 0
+	}
+	return h.link.Takes()
+}
 
 // WriteFrames has the frames come to the guest's interface. What it does not take, because
 // it is down for instance, is dropped and counted.

@@ -61,7 +61,7 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 	if err != nil {
 		return files, err
 	}
-	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, theirs, 0, 0).Put(unix.IFLA_IFALIAS, []byte(Alias(cfg.Serial)))); err != nil {
+	if _, err := c.Do(rtnl.Link(unix.RTM_SETLINK, theirs, 0, 0).Put(unix.IFLA_IFALIAS, []byte(Alias(cfg.Serial, cfg.Wire)))); err != nil {
 		return files, fmt.Errorf("mark it with its serial number: %w", err)
 	}
 	// All that ever comes is counted at the sockets too: they are there first.
@@ -98,6 +98,12 @@ func makePair(guest *os.File, cfg Config) (files HostFiles, err error) {
 func pair(cfg Config) *rtnl.Request {
 	r := rtnl.Link(unix.RTM_NEWLINK, hostIndex, 0, 0).Flags(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
 	r.PutString(unix.IFLA_IFNAME, hostName).PutUint32(unix.IFLA_MTU, math.MaxUint16)
+	queues := func() {
+		if cfg.Wire { // by AF_XDP each queue is received by itself, and frames of several overtake one another
+			r.PutUint32(unix.IFLA_NUM_TX_QUEUES, 1).PutUint32(unix.IFLA_NUM_RX_QUEUES, 1)
+		}
+	}
+	queues()
 	return r.Nest(unix.IFLA_LINKINFO, func() {
 		r.Put(unix.IFLA_INFO_KIND, []byte("veth"))
 		r.Nest(unix.IFLA_INFO_DATA, func() {
@@ -105,6 +111,7 @@ func pair(cfg Config) *rtnl.Request {
 				r.Head(make([]byte, unix.SizeofIfInfomsg))
 				r.PutString(unix.IFLA_IFNAME, cfg.name()).Put(unix.IFLA_ADDRESS, cfg.MAC[:])
 				r.PutUint32(unix.IFLA_MTU, uint32(cmp.Or(cfg.MTU, 1500)))
+				queues()
 			})
 		})
 	})

@@ -1,14 +1,10 @@
 // Package iface joins a network interface of the kernel that is there already, the way that
-// is asked for: by packet sockets ([packet.Link]) or by AF_XDP ([xdp.Link]).
+// is asked for: by packet sockets ([packet.Link]) or by AF_XDP ([xdp.Follower]).
 package iface
 
 import (
 	"context"
 	"fmt"
-	"os"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 
 	"hvnet/link/packet"
 	"hvnet/link/rtnl"
@@ -38,21 +34,26 @@ func ParseWay(s string) (Way, error) {
 	return "", fmt.Errorf("%q is no way to join an interface: want auto, packet or xdp", s)
 }
 
-// A Link is an interface as whoever is joined to it sees it, see [packet.Link] and
-// [xdp.Link].
+// A Link is an interface as whoever is joined to it sees it, and the one that comes in its
+// place, see [packet.Link] and [xdp.Follower].
 type Link interface {
 	nic.Taker
 	Name() string
 	Receive(to nic.Sink) error
+	Flush(ctx context.Context) error
 	Watch(ctx context.Context, changed func(packet.State)) error
+	Follow(now rtnl.State) (packet.State, error)
+	SetPromiscuous(on bool) error
 	State() packet.State
+	Down() uint64
+	Dropped() uint64
 	Stats() []nic.Stat
 	Close() error
 }
 
 var (
 	_ Link = (*packet.Link)(nil)
-	_ Link = (*xdp.Link)(nil)
+	_ Link = (*xdp.Follower)(nil)
 )
 
 // Open joins the interface of a name in the network namespace of the calling thread. The
@@ -66,29 +67,11 @@ func Open(ctx context.Context, name string, way Way) (Link, error) {
 		}
 		return l, nil
 	case XDP:
-		l, err := xdp.Open(ctx, name)
+		f, err := xdp.Follow(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		return l, nil
+		return f, nil
 	}
 	return nil, fmt.Errorf("join interface %s: no way %q", name, way)
-}
-
-// OpenIn is [Open] in a network namespace, given by an open file such as /proc/PID/ns/net.
-// To enter it takes CAP_SYS_ADMIN.
-func OpenIn(ctx context.Context, namespace *os.File, name string, way Way) (l Link, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		err = rtnl.Control(namespace, func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) })
-		if err != nil {
-			err = fmt.Errorf("join interface %s: enter its network namespace: %w", name, err)
-			return
-		}
-		l, err = Open(ctx, name, way)
-	}()
-	<-done
-	return l, err
 }

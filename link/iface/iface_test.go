@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -59,38 +58,32 @@ func carrier(t *testing.T, l Link) {
 	}
 }
 
-// TestOpen joins the two ends of a veth in another namespace each way, and has a frame
-// pass both ways.
+// TestOpen joins the two ends of a veth each way, and has a frame pass both ways.
 func TestOpen(t *testing.T) {
 	need.Root(t)
 	runtime.LockOSThread() // for good: the namespace ends with the thread
 	check(t, unix.Unshare(unix.CLONE_NEWNET))
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "v0"}, PeerName: "v1"}))
 	for _, name := range []string{"v0", "v1"} {
-		check(t, xdp.Plain(name))
 		l, err := netlink.LinkByName(name)
 		check(t, err)
 		check(t, netlink.LinkSetUp(l))
 	}
-	namespace, err := os.Open("/proc/thread-self/ns/net")
-	check(t, err)
-	defer namespace.Close()
-	check(t, unix.Unshare(unix.CLONE_NEWNET))
 	frame := packets.Split(packets.Shape{}.Frame(packets.Random(1000)), 60)
 	for _, way := range []Way{Auto, Packet, XDP} {
 		links := [2]Link{}
 		var in [2]first
 		ended := make(chan error, 2)
 		for i, name := range []string{"v0", "v1"} {
-			if links[i], err = OpenIn(t.Context(), namespace, name, way); err != nil {
-				t.Fatal(err)
-			}
+			var err error
+			links[i], err = Open(t.Context(), name, way)
+			check(t, err)
 			defer links[i].Close()
 			carrier(t, links[i])
 			in[i] = first{frame.Len(), make(chan []byte, 1)}
 			go func() { ended <- links[i].Receive(in[i]) }()
 		}
-		if _, is := links[0].(*xdp.Link); is != (way == XDP) {
+		if _, is := links[0].(*xdp.Follower); is != (way == XDP) {
 			t.Errorf("%s is a %T", way, links[0])
 		}
 		for i := range links {
@@ -112,12 +105,9 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	for _, way := range []Way{Auto, XDP} {
-		if l, err := Open(t.Context(), "v0", way); !errors.Is(err, packet.ErrNoInterface) || l != nil {
-			t.Errorf("%s outside: %v, %v", way, l, err)
+		if l, err := Open(t.Context(), "none", way); !errors.Is(err, packet.ErrNoInterface) || l != nil {
+			t.Errorf("%s of nothing: %v, %v", way, l, err)
 		}
-	}
-	if _, err := OpenIn(t.Context(), os.Stdin, "v0", Auto); err == nil {
-		t.Error("a namespace that is none")
 	}
 	if _, err := Open(t.Context(), "v0", "magic"); err == nil || err.Error() != `join interface v0: no way "magic"` {
 		t.Error(err)

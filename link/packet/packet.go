@@ -175,6 +175,7 @@ type State struct {
 	Carrier bool // up, and so is its link: frames pass
 	MTU     int
 	MAC     nic.MAC
+	Refused error // there is one, and why it is not joined; nil for a Link, whose Watch fails
 
 	index int32
 }
@@ -182,9 +183,11 @@ type State struct {
 // Index returns the number of the interface that is joined, 0 if none is.
 func (s State) Index() int32 { return s.index }
 
-// String returns the state in a word or two: "up", "no carrier", "down", "removed".
+// String returns the state in a word or two: "up", "no carrier", "down", "removed", "refused".
 func (s State) String() string {
 	switch {
+	case s.Refused != nil:
+		return "refused"
 	case !s.Present:
 		return "removed"
 	case !s.Up:

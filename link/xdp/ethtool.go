@@ -2,7 +2,6 @@ package xdp
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"unsafe"
 
@@ -42,33 +41,4 @@ func channels(ctl *os.File, name string) (rx, tx int, err error) {
 		return 1, 1, nil
 	}
 	return max(1, int(c[5]+c[8])), max(1, int(c[6]+c[8])), err
-}
-
-// flagTxVLAN is ETH_FLAG_TXVLAN: the device puts in tags.
-const flagTxVLAN = 1 << 7
-
-// Plain has an interface in the network namespace of the calling thread send frames as they
-// are on a wire: checksums complete, nothing to be cut, tags in their place
-// (`ethtool -K IF tx off txvlan off`). It is for the end of a veth whose other end is joined
-// by AF_XDP.
-func Plain(name string) error {
-	ctl, err := rtnl.Open()
-	if err != nil {
-		return err
-	}
-	defer ctl.Close()
-	if err := ethtool(ctl, name, []uint32{unix.ETHTOOL_STXCSUM, 0}); err != nil {
-		return fmt.Errorf("have %s complete checksums: %w", name, err)
-	}
-	flags := []uint32{unix.ETHTOOL_GFLAGS, 0}
-	if err := ethtool(ctl, name, flags); err != nil {
-		return fmt.Errorf("ask for offloads of %s: %w", name, err)
-	}
-	if flags[1]&flagTxVLAN == 0 {
-		return nil
-	}
-	if err := ethtool(ctl, name, []uint32{unix.ETHTOOL_SFLAGS, flags[1] &^ flagTxVLAN}); err != nil {
-		return fmt.Errorf("have %s put in tags: %w", name, err)
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -66,7 +67,7 @@ func vethQueues(t testing.TB, a, b string, mtu, rx, tx int) {
 	}))
 	for _, name := range []string{a, b} {
 		check(t, netlink.LinkSetMTU(iface(t, name), mtu))
-		check(t, Plain(name))
+		check(t, plain(name))
 		up(t, name)
 	}
 	running(t, a)
@@ -197,4 +198,33 @@ func frames(mtu int) []nic.Frame {
 		packets.Split(packets.Shape{V6: true}.Frame(packets.Random(700)), 100),
 		packets.Split(packets.Shape{Tag: true}.Frame(packets.Random(mtu-40)), 60),
 	}
+}
+
+// flagTxVLAN is ETH_FLAG_TXVLAN: the device puts in tags.
+const flagTxVLAN = 1 << 7
+
+// plain has an interface in the network namespace of the calling thread send frames as they
+// are on a wire: checksums complete, nothing to be cut, tags in their place
+// (`ethtool -K IF tx off txvlan off`). It is for the end of a veth whose other end is joined by
+// AF_XDP.
+func plain(name string) error {
+	ctl, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer ctl.Close()
+	if err := ethtool(ctl, name, []uint32{unix.ETHTOOL_STXCSUM, 0}); err != nil {
+		return fmt.Errorf("have %s complete checksums: %w", name, err)
+	}
+	flags := []uint32{unix.ETHTOOL_GFLAGS, 0}
+	if err := ethtool(ctl, name, flags); err != nil {
+		return fmt.Errorf("ask for offloads of %s: %w", name, err)
+	}
+	if flags[1]&flagTxVLAN == 0 {
+		return nil
+	}
+	if err := ethtool(ctl, name, []uint32{unix.ETHTOOL_SFLAGS, flags[1] &^ flagTxVLAN}); err != nil {
+		return fmt.Errorf("have %s put in tags: %w", name, err)
+	}
+	return nil
 }

@@ -29,30 +29,15 @@ const (
 // calling thread's network namespace: in its driver or, if that has no XDP or can't with
 // the interface's MTU, behind it. What comes in before there are sockets is dropped.
 func attach(index int32, n int) (p *program, err error) {
-	p = new(program)
+	if p, err = load(n); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			p.close()
 			p = nil
 		}
 	}()
-	if p.sockets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "hvnet_sockets", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(n)}); err != nil {
-		return p, fmt.Errorf("make the map of sockets: %w", err)
-	}
-	p.code, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "hvnet_receive",
-		Type: ebpf.XDP,
-		Instructions: asm.Instructions{
-			asm.LoadMem(asm.R2, asm.R1, rxQueueIndexAt, asm.Word),
-			asm.LoadMapPtr(asm.R1, p.sockets.FD()),
-			asm.Mov.Imm(asm.R3, xdpDrop), // if there is no socket
-			asm.FnRedirectMap.Call(),
-			asm.Return(),
-		},
-	})
-	if err != nil {
-		return p, fmt.Errorf("load the XDP program: %w", err)
-	}
 	for _, mode := range []link.XDPAttachFlags{link.XDPDriverMode, link.XDPGenericMode} {
 		p.link, err = link.AttachXDP(link.XDPOptions{Program: p.code, Interface: int(index), Flags: mode})
 		switch {
@@ -86,4 +71,33 @@ func (p *program) close() error {
 		errs = append(errs, p.sockets.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// load has the kernel take a program for the sockets of queues 0 to n-1.
+func load(n int) (p *program, err error) {
+	p = new(program)
+	defer func() {
+		if err != nil {
+			p.close()
+			p = nil
+		}
+	}()
+	if p.sockets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "hvnet_sockets", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(n)}); err != nil {
+		return p, fmt.Errorf("make the map of sockets: %w", err)
+	}
+	p.code, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "hvnet_receive",
+		Type: ebpf.XDP,
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, rxQueueIndexAt, asm.Word),
+			asm.LoadMapPtr(asm.R1, p.sockets.FD()),
+			asm.Mov.Imm(asm.R3, xdpDrop), // if there is no socket
+			asm.FnRedirectMap.Call(),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return p, fmt.Errorf("load the XDP program: %w", err)
+	}
+	return p, nil
 }

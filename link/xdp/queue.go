@@ -56,8 +56,9 @@ type queue struct {
 	passing  sync.Mutex // held from before a batch is received until its chunks are given back
 	to       nic.Sink   // under passing; nil: nobody receives
 	frames   [batch]nic.Frame
-	taken    int // entries of rx that frames are of, those too short too
-	n        int // frames
+	taken    int           // entries of rx that frames are of, those too short too
+	n        int           // frames
+	passed   atomic.Uint32 // entries of rx that the sink has returned from
 	tooShort atomic.Uint64
 
 	// Of WriteFrames.
@@ -67,6 +68,7 @@ type queue struct {
 	free   []uint64 // chunks
 	next   uint32   // producer of tx, ahead of what the kernel sees
 	out    sendStats
+	down   atomic.Uint64 // how often the interface was down or gone, read by anybody
 
 	last unix.XDPStatistics
 }

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,16 +51,28 @@ func (q *queue) pass() {
 // flush passes on what has come, in place of serve, if that is going on. It holds passing
 // for a batch at a time.
 func (q *queue) flush(ctx context.Context) error {
-	for came := q.rx.producer.Load(); ctx.Err() == nil; {
-		q.passing.Lock()
-		if q.to == nil || int32(came-q.rx.consumer.Load()) <= 0 {
+	came := q.rx.producer.Load()
+	for pause := 10 * time.Microsecond; int32(came-q.passed.Load()) > 0; {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if q.passing.TryLock() {
+			receiving := q.to != nil
+			if receiving && q.collect() {
+				q.pass()
+			}
 			q.passing.Unlock()
-			return nil
+			if !receiving {
+				return nil
+			}
+			continue
 		}
-		if q.collect() {
-			q.pass()
+		// Serve passes on a batch: soon that is done, but for a sink that is stuck.
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, time.Millisecond)
+		case <-ctx.Done():
 		}
-		q.passing.Unlock()
 	}
 	return ctx.Err()
 }
@@ -99,4 +112,5 @@ func (q *queue) giveBack() {
 	}
 	q.rx.consumer.Store(first + uint32(q.taken))
 	q.fill.producer.Store(to + uint32(q.taken))
+	q.passed.Store(first + uint32(q.taken))
 }

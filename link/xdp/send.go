@@ -81,6 +81,7 @@ func (q *queue) kick() outcome {
 			// sends for the poller nobody is told.
 			q.out.busy++
 		case unix.ENETDOWN, unix.ENXIO, unix.ENODEV:
+			q.down.Add(1)
 			return down
 		default:
 			return going

@@ -1,8 +1,9 @@
 // Package xdp joins a network interface of the kernel by AF_XDP: what the interface
 // receives comes from its driver past the kernel's stack, what is written to it goes to the
-// driver past queueing discipline and filters. It has the shape of [packet.Link], for who
-// is root and has a network card: whose driver can has no copies either, and nothing
-// allocates or frees a buffer of the kernel's per frame.
+// driver past queueing discipline and filters. A [Link] is of one interface, a [Follower], which
+// has the shape of [packet.Link], of one after the other. It is for who is root and has a
+// network card: whose driver can has no copies either, and nothing allocates or frees a buffer
+// of the kernel's per frame.
 //
 // A program in the driver (XDP), or behind it if it has none, gives the frames of each
 // receive queue to that queue's socket. All of them: the machine's own stack is deaf on the
@@ -12,8 +13,8 @@
 // Frames are as on a wire, and fit a page: there is no word for a checksum to be completed,
 // a super-frame, or a tag that was taken out. Cards complete and cut nothing for this
 // link, and what they take out is lost: `ethtool -K IF rxvlan off` for frames with tags.
-// The other end of a veth is no wire, and leaves all of that in what it sends, unless
-// [Plain] was called for it.
+// The other end of a veth is no wire, and leaves all of that in what it sends, unless it is
+// told not to: `ethtool -K IF tx off txvlan off`.
 //
 // Measured in turns on veths, where the kernel copies each frame, a Link sends 1.5 to 1.9
 // times as many frames of 64 or 1514 bytes per second as a packet.Link does, and receives
@@ -46,18 +47,17 @@ var (
 	ErrMTU = errors.New("MTU too large")
 )
 
-// A Link is an interface as whoever is joined to it sees it. WriteFrames, State, Stats,
-// Mode and Close may be called from any goroutine, Receive and Watch from one each.
+// A Link is an interface as whoever is joined to it sees it, for as long as it is there: the
+// next one of its name is for another link, see [Follower]. All methods may be called from any
+// goroutine, Receive from one.
 type Link struct {
 	name     string
 	index    int32
-	control  *os.File // an rtnetlink socket of the interface's namespace
 	promisc  *os.File // a packet socket that receives nothing, for as long as which the interface is promiscuous, or not
 	program  *program
 	queues   []*queue
 	senders  []*queue // of the queues: there may be less to send than to receive
 	closed   atomic.Bool
-	state    atomic.Pointer[packet.State]
 	writeCut atomic.Int32 // the longest frame to send without its tag, in bytes
 
 	mu    sync.Mutex
@@ -78,23 +78,22 @@ func Open(ctx context.Context, name string) (l *Link, err error) {
 			return
 		}
 		l.Close()
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			err = fmt.Errorf("%w: AF_XDP takes root; packet sockets take CAP_NET_RAW alone", packet.ErrPermission)
-		}
-		l, err = nil, fmt.Errorf("join interface %s by AF_XDP: %w", name, err)
+		l, err = nil, fmt.Errorf("join interface %s by AF_XDP: %w", name, reason(err))
 	}()
-	if l.control, err = rtnl.Open(); err != nil {
+	control, err := rtnl.Open()
+	if err != nil {
 		return l, err
 	}
-	s, err := l.look(ctx)
+	defer control.Close()
+	s, err := l.look(ctx, control)
 	if err != nil {
 		return l, err
 	}
 	if s.MTU > MaxMTU {
 		return l, fmt.Errorf("%w: it is %d, and AF_XDP takes %d at most, a page for a frame; packet sockets take any", ErrMTU, s.MTU, MaxMTU)
 	}
-	l.set(s)
-	n, senders, err := channels(l.control, name)
+	l.SetMTU(s.MTU)
+	n, senders, err := channels(control, name)
 	if err != nil {
 		return l, fmt.Errorf("ask for the number of its queues: %w", err)
 	}
@@ -121,9 +120,27 @@ func Open(ctx context.Context, name string) (l *Link, err error) {
 	return l, l.member(unix.PACKET_ADD_MEMBERSHIP, l.joins)
 }
 
+// reason returns the error to test for, where there is one.
+func reason(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: AF_XDP takes root; packet sockets take CAP_NET_RAW alone", packet.ErrPermission)
+	}
+	return err
+}
+
+// Permitted returns nil if this process may use AF_XDP at all, else an error that is
+// [packet.ErrPermission], or that of a kernel that can't.
+func Permitted() error {
+	p, err := load(1)
+	if err != nil {
+		return reason(err)
+	}
+	return p.close()
+}
+
 // look finds the interface, and returns its state now.
-func (l *Link) look(ctx context.Context) (s packet.State, err error) {
-	l.index, err = rtnl.Index(l.control, l.name)
+func (l *Link) look(ctx context.Context, control *os.File) (s rtnl.State, err error) {
+	l.index, err = rtnl.Index(control, l.name)
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return s, fmt.Errorf("%w in this network namespace", packet.ErrNoInterface)
@@ -131,9 +148,8 @@ func (l *Link) look(ctx context.Context) (s packet.State, err error) {
 		return s, err
 	}
 	enough := errors.New("enough")
-	ethernet := false
-	err = rtnl.Watch(ctx, l.control, rtnl.Interface{Index: l.index}, func(now rtnl.State) error {
-		s, ethernet = state(now), now.Ethernet
+	err = rtnl.Watch(ctx, control, rtnl.Interface{Index: l.index}, func(now rtnl.State) error {
+		s = now
 		return enough
 	})
 	switch {
@@ -141,20 +157,12 @@ func (l *Link) look(ctx context.Context) (s packet.State, err error) {
 		return s, ctx.Err()
 	case err != enough:
 		return s, err
-	case !s.Present:
+	case s.Removed:
 		return s, fmt.Errorf("%w in this network namespace", packet.ErrNoInterface)
-	case !ethernet:
+	case !s.Ethernet:
 		return s, packet.ErrNotEthernet
 	}
 	return s, nil
-}
-
-// state returns what a link says of a state of the kernel's.
-func state(now rtnl.State) packet.State {
-	if now.Removed {
-		return packet.State{}
-	}
-	return packet.State{Present: true, Up: now.Up, Carrier: now.Carrier, MTU: now.MTU, MAC: now.MAC}
 }
 
 // member has the interface receive frames for others as well as its own (PACKET_MR_PROMISC)
@@ -217,33 +225,8 @@ func (l *Link) Mode() Mode {
 	return m
 }
 
-// State returns the last state that Watch has seen, or Open.
-func (l *Link) State() packet.State { return *l.state.Load() }
-
-func (l *Link) set(s packet.State) {
-	l.state.Store(&s)
-	l.writeCut.Store(int32(nic.HeaderLen + s.MTU))
-}
-
-// Watch calls changed with the interface's state now and whenever it may have changed. An
-// interface that was removed does not come back: the next one of its name is for another
-// link. Watch returns nil at the end of ctx, net.ErrClosed after Close. Between changes
-// it costs nothing.
-func (l *Link) Watch(ctx context.Context, changed func(packet.State)) error {
-	err := rtnl.Watch(ctx, l.control, rtnl.Interface{Index: l.index}, func(now rtnl.State) error {
-		s := state(now)
-		l.set(s)
-		changed(s)
-		return nil
-	})
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return nil
-	case l.closed.Load():
-		return net.ErrClosed
-	}
-	return fmt.Errorf("watch %s: %w", l.name, err)
-}
+// SetMTU tells the link what the MTU of the interface is now, in bytes.
+func (l *Link) SetMTU(mtu int) { l.writeCut.Store(int32(nic.HeaderLen + mtu)) }
 
 // Receive passes on what the interface receives until Close, when it returns
 // net.ErrClosed. The frames of a queue come in order, each queue's from a goroutine of its
@@ -322,8 +305,7 @@ func (l *Link) leave() {
 	}
 }
 
-// Close leaves the interface, which is the kernel's again. Receive and Watch return
-// net.ErrClosed.
+// Close leaves the interface, which is the kernel's again. Receive returns net.ErrClosed.
 func (l *Link) Close() error {
 	if l.closed.Swap(true) {
 		return nil
@@ -335,16 +317,23 @@ func (l *Link) Close() error {
 	for _, q := range l.queues {
 		errs = append(errs, q.close())
 	}
-	for _, f := range []*os.File{l.promisc, l.control} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	if l.promisc != nil {
+		errs = append(errs, l.promisc.Close())
 	}
 	l.leave()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave interface %s: %w", l.name, err)
 	}
 	return nil
+}
+
+// Down returns how often frames that were written have met an interface that is down or gone.
+// That shows at once; news of it come later.
+func (l *Link) Down() (n uint64) {
+	for _, q := range l.senders {
+		n += q.down.Load()
+	}
+	return n
 }
 
 // Dropped returns how many frames that were written the interface did not take.
@@ -355,6 +344,9 @@ func (l *Link) Dropped() (n uint64) {
 	}
 	return n
 }
+
+// writeDown is the counter of frames for an interface that is down or gone.
+const writeDown = "xdp_write_down"
 
 // Stats returns what was lost at the link, by reason, of all queues.
 func (l *Link) Stats() []nic.Stat {
@@ -374,7 +366,7 @@ func (l *Link) Stats() []nic.Stat {
 	return []nic.Stat{
 		{Name: "xdp_read_dropped", Value: dropped},       // came faster than they were taken, or did not fit
 		{Name: "xdp_read_too_short", Value: short},       // no whole Ethernet header
-		{Name: "xdp_write_down", Value: out.down},        // the interface is down or gone
+		{Name: writeDown, Value: out.down},               // the interface is down or gone
 		{Name: "xdp_write_busy", Value: out.busy},        // the interface is behind
 		{Name: "xdp_write_too_long", Value: out.tooLong}, // longer than the interface's MTU allows
 		{Name: "xdp_write_refused", Value: out.refused},  // leaves something to be done, or no whole Ethernet header

@@ -145,8 +145,12 @@ func TestRefused(t *testing.T) {
 	if got := stat(t, a, "xdp_write_busy"); got == 0 || got > 3*burst {
 		t.Errorf("xdp_write_busy %d, want up to %d: there is no carrier", got, 3*burst)
 	}
+	before := a.Down()
 	check(t, netlink.LinkSetDown(iface(t, "v0")))
 	a.WriteFrames([]nic.Frame{good})
+	if a.Down() == before {
+		t.Error("that it is down is not noticed at once")
+	}
 	a.WriteFrames([]nic.Frame{good, good})
 	if got := stat(t, a, "xdp_write_down"); got != 2 {
 		t.Errorf("xdp_write_down %d, want 2, besides the one that was kept", got)
@@ -161,9 +165,6 @@ func TestRefused(t *testing.T) {
 	}
 	if err := a.Receive(in); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Receive after Close: %v", err)
-	}
-	if err := a.Watch(t.Context(), func(packet.State) {}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Watch after Close: %v", err)
 	}
 	check(t, a.Close())
 }
@@ -259,62 +260,6 @@ func TestPromiscuous(t *testing.T) {
 	check(t, a.SetPromiscuous(true))
 }
 
-// TestComeAndGo takes an interface down and up, changes its MTU and removes it.
-func TestComeAndGo(t *testing.T) {
-	enter(t)
-	veth(t, "v0", "v1", 1500, 1)
-	a, b := open(t, "v0"), open(t, "v1")
-	in := receive(t, a)
-	states, ended := make(chan packet.State, 1000), make(chan error, 1)
-	ctx, stop := context.WithCancel(t.Context())
-	go func() { ended <- a.Watch(ctx, func(s packet.State) { states <- s }) }()
-	await := func(want string, mtu int) {
-		t.Helper()
-		deadline := time.After(10 * time.Second)
-		for {
-			select {
-			case s := <-states:
-				if s.String() == want && s.MTU == mtu {
-					return
-				}
-			case <-deadline:
-				t.Fatalf("the state is %+v, not %s", a.State(), want)
-			}
-		}
-	}
-	good := packets.Split(packets.Shape{}.Frame(packets.Random(1400)))
-	await("up", 1500)
-	check(t, netlink.LinkSetDown(iface(t, "v0")))
-	await("down", 1500)
-	up(t, "v0")
-	await("up", 1500)
-	running(t, "v1")
-	b.WriteFrames([]nic.Frame{good})
-	in.expect(t, "down and up", &good)
-	check(t, netlink.LinkSetMTU(iface(t, "v0"), 1400))
-	await("up", 1400)
-	check(t, netlink.LinkDel(iface(t, "v0")))
-	await("removed", 0)
-	a.WriteFrames([]nic.Frame{good, good})
-	a.WriteFrames([]nic.Frame{good, good})
-	select {
-	case err := <-in.ended:
-		t.Errorf("Receive has ended: %v", err)
-	default:
-	}
-	check(t, a.Close())
-	b.Close()
-	in.end(t)
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Watch ended with %v", err)
-	}
-	stop()
-	veth(t, "v0", "v1", 1500, 1)
-	in = receive(t, open(t, "v0"))
-	open(t, "v1").WriteFrames([]nic.Frame{good})
-	in.expect(t, "another of the name", &good)
-}
-
 // TestOpen fails with what it says.
 func TestOpen(t *testing.T) {
 	enter(t)
@@ -366,6 +311,7 @@ func TestOpen(t *testing.T) {
 func TestPermission(t *testing.T) {
 	enter(t)
 	veth(t, "v0", "v1", 1500, 1)
+	check(t, Permitted())
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	check(t, unix.Capget(&header, &caps[0]))
@@ -373,6 +319,9 @@ func TestPermission(t *testing.T) {
 	caps[1].Effective = 0
 	check(t, unix.Capset(&header, &caps[0])) // of this thread, which ends with the test
 	_, err := Open(t.Context(), "v0")
+	if !errors.Is(Permitted(), packet.ErrPermission) {
+		t.Errorf("permitted: %v", Permitted())
+	}
 	if !errors.Is(err, packet.ErrPermission) || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), "permission denied: AF_XDP takes root; packet sockets take CAP_NET_RAW alone") {
 		t.Errorf("without the right to load programs: %v", err)
 	}
