@@ -11,6 +11,7 @@ import (
 	linkiface "hvnet/link/iface"
 	"hvnet/netvsc/vf"
 	"hvnet/nic"
+	"hvnet/nvsp"
 )
 
 // function gives guest1 a virtual function and takes it away again. Only a guest with a
@@ -23,7 +24,7 @@ func (t *tour) function(ctx context.Context, _ *demoCmd) error {
 	t.heading("A virtual function of guest1 comes and goes",
 		"While it is there frames go past the host's software. A removal is announced, and loses nothing.")
 	g := t.guests[0]
-	if !g.NIC.VFStatus().Announced {
+	if t.host.Profile().NVSP[0] < nvsp.V4 {
 		t.row("a host of this release has none")
 		return nil
 	}
