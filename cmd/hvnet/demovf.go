@@ -24,7 +24,7 @@ func (t *tour) function(ctx context.Context, _ *demoCmd) error {
 	t.heading("A virtual function of guest1 comes and goes",
 		"While it is there frames go past the host's software. A removal is announced, and loses nothing.")
 	g := t.guests[0]
-	if t.host.Profile().NVSP[0] < nvsp.V4 {
+	if t.host.Profile().NVSP[0] < nvsp.V5 { // drivers do not ask for one then
 		t.row("a host of this release has none")
 		return nil
 	}
