@@ -296,3 +296,35 @@ func TestPathEcho(t *testing.T) {
 type sinkFunc func([]nic.Frame)
 
 func (f sinkFunc) WriteFrames(frames []nic.Frame) { f(frames) }
+
+// A hold is a sink that keeps the frames of a batch as they are.
+type hold struct{ frames []nic.Frame }
+
+func (h *hold) WriteFrames(frames []nic.Frame) { h.frames = append(h.frames, frames...) }
+
+// TestPathBodiesInPlace: from a path of a port to one of another's the bytes stay where they
+// are.
+func TestPathBodiesInPlace(t *testing.T) {
+	s := New(Config{})
+	var ends [2]hold
+	var paths [2]*Path
+	for i := range ends {
+		p, err := s.Connect(fmt.Sprint("p", i), &catcher{}, PortOptions{MAC: mac(byte(i + 1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if paths[i], err = p.AddPath("vf", &ends[i]); err != nil {
+			t.Fatal(err)
+		}
+		paths[i].Use()
+	}
+	sent := frame(mac(2), mac(1), 'a')
+	paths[0].WriteFrames([]nic.Frame{sent})
+	if len(ends[1].frames) != 1 {
+		t.Fatalf("%d frames have come", len(ends[1].frames))
+	}
+	got := ends[1].frames[0]
+	if &got.Head[0] != &sent.Head[0] || len(got.Body) != 2 || &got.Body[0][0] != &sent.Body[0][0] || &got.Body[1][0] != &sent.Body[1][0] {
+		t.Error("the frame was copied")
+	}
+}

@@ -35,6 +35,7 @@ type StreamResult struct {
 	Gbps        float64    // as received
 	Bytes       int64      // as received
 	Retransmits int
+	CPU         time.Duration // that both ends of iperf3 took, with what the kernel did for them
 }
 
 // An Interval is a part of a stream, by the sender's count.
@@ -63,11 +64,18 @@ func parseStream(text []byte) (StreamResult, error) {
 			}
 		}
 		End struct {
-			Sent     struct{ Retransmits int } `json:"sum_sent"`
+			Sent struct {
+				Retransmits int
+				Seconds     float64
+			} `json:"sum_sent"`
 			Received struct {
 				Bytes int64
 				Bps   float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
+			CPU struct {
+				Here  float64 `json:"host_total"`
+				There float64 `json:"remote_total"`
+			} `json:"cpu_utilization_percent"`
 		}
 		Error string
 	}
@@ -80,6 +88,7 @@ func parseStream(text []byte) (StreamResult, error) {
 	r := StreamResult{
 		Gbps:  j.End.Received.Bps / 1e9,
 		Bytes: j.End.Received.Bytes, Retransmits: j.End.Sent.Retransmits,
+		CPU: seconds(j.End.Sent.Seconds * (j.End.CPU.Here + j.End.CPU.There) / 100),
 	}
 	for _, i := range j.Intervals {
 		r.Intervals = append(r.Intervals, Interval{seconds(i.Sum.Start), seconds(i.Sum.End), i.Sum.Bytes})

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"hvnet/internal/need"
 )
@@ -37,11 +38,12 @@ func TestProcess(t *testing.T) {
 func TestParseStream(t *testing.T) {
 	r, err := parseStream([]byte(`{
 		"intervals":[{"sum":{"start":0,"end":1.5,"bytes":7}}],
-		"end":{"sum_sent":{"retransmits":3},"sum_received":{"bytes":9,"bits_per_second":2e9}}}`))
+		"end":{"sum_sent":{"retransmits":3,"seconds":2},"sum_received":{"bytes":9,"bits_per_second":2e9},
+			"cpu_utilization_percent":{"host_total":30,"remote_total":20}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Gbps != 2 || r.Bytes != 9 || r.Retransmits != 3 || len(r.Intervals) != 1 || r.Intervals[0].End.Seconds() != 1.5 {
+	if r.Gbps != 2 || r.Bytes != 9 || r.Retransmits != 3 || len(r.Intervals) != 1 || r.Intervals[0].End.Seconds() != 1.5 || r.CPU != time.Second {
 		t.Errorf("got %+v", r)
 	}
 	if _, err := parseStream([]byte(`{"error":"unable to connect"}`)); err == nil {

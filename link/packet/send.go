@@ -58,7 +58,6 @@ func (l *Link) WriteFrames(frames []nic.Frame) {
 		w.closed.Add(uint64(len(frames)))
 	}
 	w.rest = nil
-	clear(w.iov[:cap(w.iov)])
 	w.mu.Unlock()
 }
 
@@ -67,7 +66,7 @@ func (w *sender) sendAll(fd uintptr) {
 	for len(w.rest) > 0 {
 		w.prepare()
 		for at := 0; at < w.n; {
-			n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.msgs[at])), uintptr(w.n-at), unix.MSG_DONTWAIT, 0, 0)
+			n, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.msgs[at])), uintptr(w.n-at), unix.MSG_DONTWAIT, 0, 0)
 			switch e {
 			case 0:
 				at += int(n)
@@ -91,6 +90,7 @@ func (w *sender) sendAll(fd uintptr) {
 				at++
 			}
 		}
+		clear(w.iov) // nothing is kept that is another's
 	}
 }
 
