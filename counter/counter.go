@@ -59,7 +59,8 @@ const (
 type QueueID int
 
 // The counters of a channel, in the order in which they are shown. The first eight
-// are hv_netvsc's.
+// are hv_netvsc's. The last four are of the queue of a virtual function that has the
+// channel's number; hv_netvsc shows them for processors only.
 const (
 	TxPackets QueueID = iota
 	TxBytes
@@ -74,20 +75,13 @@ const (
 	RxBatches
 	Wakeups
 	RxGRO
-
-	numQueueIDs    int = iota
-	kernelQueueIDs     = int(RxXDPTx) + 1
-)
-
-// The counters of what goes over a virtual function by the queue of the channel's number.
-// They are shown for the processor of the channel alone, as hv_netvsc has it.
-const (
-	QueueVFRxPackets QueueID = QueueID(numQueueIDs) + iota
+	QueueVFRxPackets
 	QueueVFRxBytes
 	QueueVFTxPackets
 	QueueVFTxBytes
 
-	allQueueIDs int = iota + numQueueIDs
+	numQueueIDs    int = iota
+	kernelQueueIDs     = int(RxXDPTx) + 1
 )
 
 // line is the size in bytes of what one processor takes from another at once.
@@ -119,7 +113,7 @@ type Queue struct {
 	CPU atomic.Int32
 
 	_ [line]byte
-	v [allQueueIDs]atomic.Uint64
+	v [numQueueIDs]atomic.Uint64
 	_ [line]byte
 }
 

@@ -76,10 +76,18 @@ tx_queue_0_batches 109
 rx_queue_0_batches 110
 rx_queue_0_wakeups 111
 rx_queue_0_gro 112
+rx_queue_0_vf_packets 113
+rx_queue_0_vf_bytes 114
+tx_queue_0_vf_packets 115
+tx_queue_0_vf_bytes 116
 tx_queue_1_batches 209
 rx_queue_1_batches 210
 rx_queue_1_wakeups 211
 rx_queue_1_gro 212
+rx_queue_1_vf_packets 213
+rx_queue_1_vf_bytes 214
+tx_queue_1_vf_packets 215
+tx_queue_1_vf_bytes 216
 `
 
 func TestStats(t *testing.T) {
@@ -91,7 +99,7 @@ func TestStats(t *testing.T) {
 	queues := []*Queue{new(Queue), new(Queue)}
 	for i, q := range queues {
 		q.CPU.Store(1) // none on processor 0
-		for id := range QueueID(allQueueIDs) {
+		for id := range QueueID(numQueueIDs) {
 			q.Add(id, uint64(id))
 			q.Add(id, uint64(100*(i+1)+1))
 		}

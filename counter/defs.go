@@ -79,6 +79,10 @@ var queueDefs = [numQueueIDs]Def{
 		"If there is nearly one for each frame under load, the machine is short of processors."},
 	RxGRO: {"rx_queue_%d_gro", packets, "Received frames that went up behind another one of their flow, as a part of it (GRO).",
 		"Nothing: the more of rx_queue_%d_packets, the less work for the stack."},
+	QueueVFRxPackets: {"rx_queue_%d_vf_packets", packets, "Received over the virtual function, on its queue of the channel's number.", nothing},
+	QueueVFRxBytes:   {"rx_queue_%d_vf_bytes", bytes, "Received over the virtual function, on its queue of the channel's number.", nothing},
+	QueueVFTxPackets: {"tx_queue_%d_vf_packets", packets, "Sent over the virtual function, on its queue of the channel's number.", nothing},
+	QueueVFTxBytes:   {"tx_queue_%d_vf_bytes", bytes, "Sent over the virtual function, on its queue of the channel's number.", nothing},
 }
 
 // The counters of a processor, shown behind those of the channels: the traffic of

@@ -46,6 +46,7 @@ func TestVFPump(t *testing.T) {
 		for name, value := range map[string]uint64{
 			"vf_tx_packets": 300, "vf_tx_bytes": uint64(bytes), "vf_tx_dropped": 5, "tx_too_big": 1, "tx_malformed": 1,
 			"cpu0_vf_tx_packets": 300, "cpu0_vf_tx_bytes": uint64(bytes), "cpu1_vf_tx_packets": 0,
+			"tx_queue_0_vf_packets": 300, "tx_queue_0_vf_bytes": uint64(bytes), "tx_queue_1_vf_packets": 0,
 			"tx_queue_0_packets": sent[0], "tx_queue_1_packets": sent[1],
 		} {
 			if stats[name] != value {

@@ -87,7 +87,7 @@ func TestComputeOdd(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
-	vf, synthetic := nic.Stat{Name: "vf_rx_packets", Value: 1}, nic.Stat{Name: "rx_queue_0_packets", Value: 1}
+	vf, synthetic := nic.Stat{Name: "tx_queue_1_vf_packets", Value: 1}, nic.Stat{Name: "rx_queue_0_packets", Value: 1}
 	for _, c := range []struct {
 		stats []nic.Stat
 		want  string
@@ -98,6 +98,18 @@ func TestPath(t *testing.T) {
 		if v := Compute("eth0", shot(0), shot(1, c.stats...)); v.Path != c.want {
 			t.Errorf("%v: %s", c.stats, v.Path)
 		}
+	}
+}
+
+// What goes by a virtual function is traffic of the channel with the queue's number.
+func TestBothPaths(t *testing.T) {
+	before, now := busy()
+	now.Stats = append(now.Stats,
+		nic.Stat{Name: "rx_queue_1_vf_packets", Value: 6}, nic.Stat{Name: "rx_queue_1_vf_bytes", Value: 1000},
+		nic.Stat{Name: "tx_queue_1_vf_packets", Value: 20}, nic.Stat{Name: "tx_queue_1_vf_bytes", Value: 2000})
+	v := Compute("eth0", before, now)
+	if want := (Rates{RxPackets: 3, RxBits: 4000, TxPackets: 210, TxBits: 2.408e6}); v.Queues[1].Rates != want || v.All.RxPackets != 1003 {
+		t.Errorf("%+v", v)
 	}
 }
 

@@ -22,7 +22,8 @@ type Snapshot struct {
 	Stats    []nic.Stat
 }
 
-// Rates are those of a channel, or of all, in one second. A bit is one of a frame, from
+// Rates are those of a channel, or of all, in one second. What goes over a virtual function
+// counts for the channel with the number of its queue there. A bit is one of a frame, from
 // its Ethernet header on.
 type Rates struct {
 	RxPackets float64 `json:"rx_packets"`
@@ -93,13 +94,20 @@ func Compute(iface string, before, now Snapshot) View {
 	for _, s := range before.Stats {
 		old[s.Name] = s.Value
 	}
-	vf := 0.0
+	synthetic, vf := 0.0, 0.0 // frames
 	for _, s := range now.Stats {
 		rate := perSecond(old[s.Name], s.Value, v.Seconds)
 		if i, field := channel(s.Name); field != "" {
-			if i < len(v.Queues) {
-				v.Queues[i].add(field, rate)
-				v.All.add(field, rate)
+			if i >= len(v.Queues) {
+				continue
+			}
+			v.Queues[i].add(field, rate)
+			v.All.add(field, rate)
+			switch field {
+			case "rx_packets", "tx_packets":
+				synthetic += rate
+			case "rx_vf_packets", "tx_vf_packets":
+				vf += rate
 			}
 			continue
 		}
@@ -109,9 +117,6 @@ func Compute(iface string, before, now Snapshot) View {
 		drop := slices.Contains(drops, s.Name)
 		if drop {
 			v.Dropped += s.Value
-		}
-		if s.Name == "vf_rx_packets" || s.Name == "vf_tx_packets" {
-			vf += rate
 		}
 		v.Counters = append(v.Counters, Counter{s.Name, s.Value, rate, drop})
 	}
@@ -124,7 +129,7 @@ func Compute(iface string, before, now Snapshot) View {
 		}
 	}
 	switch v.Path = "synthetic"; {
-	case vf > 0 && v.All.RxPackets+v.All.TxPackets > 0:
+	case vf > 0 && synthetic > 0:
 		v.Path = "synthetic and virtual function"
 	case vf > 0:
 		v.Path = "virtual function"
@@ -159,13 +164,13 @@ func channel(name string) (i int, field string) {
 // add adds the rate of a channel's counter.
 func (r *Rates) add(field string, rate float64) {
 	switch field {
-	case "rx_packets":
+	case "rx_packets", "rx_vf_packets":
 		r.RxPackets += rate
-	case "rx_bytes":
+	case "rx_bytes", "rx_vf_bytes":
 		r.RxBits += 8 * rate
-	case "tx_packets":
+	case "tx_packets", "tx_vf_packets":
 		r.TxPackets += rate
-	case "tx_bytes":
+	case "tx_bytes", "tx_vf_bytes":
 		r.TxBits += 8 * rate
 	case "rx_wakeups":
 		r.Wakeups += rate
