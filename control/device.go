@@ -111,6 +111,7 @@ func ServeDevice(netns uint64, iface string, d ethtool.Device) (*Server, error) 
 	servePlacement(handlers, d)
 	serveDetails(handlers, d)
 	serveTimeline(handlers, d)
+	serveFlows(handlers, d)
 	var n news
 	n.watch(handlers)
 	s, err := ServeIn(netns, iface, handlers)

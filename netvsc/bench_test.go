@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"hvnet/internal/packets"
 	"hvnet/nic"
@@ -311,12 +312,21 @@ func (l *loop) Wake()       {}
 
 // BenchmarkSend measures the driver alone, sending and completion: the host's part
 // is small and in the same goroutine.
-func BenchmarkSend(b *testing.B) {
+func BenchmarkSend(b *testing.B) { benchmarkSend(b, 0) }
+
+// BenchmarkSendNoted is BenchmarkSend while somebody wants to know of flows.
+func BenchmarkSendNoted(b *testing.B) { benchmarkSend(b, maxLook) }
+
+// benchmarkSend has flows noted for some time.
+func benchmarkSend(b *testing.B, noted time.Duration) {
 	for _, queues := range []int{1, 2} {
 		for _, size := range []int{64, 1500} {
 			b.Run(fmt.Sprintf("channels=%d/size=%d", queues, size), func(b *testing.B) {
 				h, n, x := still(b, queues, &counting{})
 				_ = h
+				if noted > 0 {
+					n.Flows(0, noted)
+				}
 				q := n.session.Load().queues[0]
 				var frames []nic.Frame
 				for range 64 {

@@ -37,6 +37,11 @@ func (q *queue) deliver() {
 		q.count.Add(counter.RxPackets, uint64(len(q.frames)))
 		q.count.Add(counter.RxBytes, q.bytes)
 		q.count.Add(counter.RxBatches, 1)
+		if spell := q.s.n.look.spell.Load(); spell != 0 {
+			for i := range q.frames {
+				q.rxFlows.note(q.frames[i].Head, spell)
+			}
+		}
 		frames := q.frames
 		if q.s.features.Load().gro {
 			frames = q.coalescer.Coalesce(frames, q.places, out.takes)

@@ -64,7 +64,7 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) bool {
 	to, e := &t.lanes[0], entrySet(0)
 	// The host sees this memory too: a private copy decides.
 	look := nic.HeaderLen + nic.TagLen
-	if len(t.lanes) > 1 || m.Checksum == nic.ChecksumPartial {
+	if len(t.lanes) > 1 || t.spell != 0 || m.Checksum == nic.ChecksumPartial {
 		look = nic.HeadLen
 	}
 	head := t.head[:copy(t.head[:look], first[:here])]
@@ -75,6 +75,9 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) bool {
 		to, e = t.lane(t.flow(head))
 		t.held |= e & t.moving
 		t.curing.hold()
+	}
+	if t.spell != 0 {
+		to.q.txFlows.note(head, t.spell)
 	}
 	if m.Checksum == nic.ChecksumPartial {
 		if !t.offloads.ask(&t.info, head, n, m) {

@@ -133,6 +133,7 @@ type NIC struct {
 	link     link
 	messages atomic.Uint32
 	watch    watch
+	look     look
 	vf       vfPath
 
 	pumpMu   sync.Mutex

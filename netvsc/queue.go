@@ -53,6 +53,8 @@ type queue struct {
 	asked, served atomic.Uint32
 
 	count *counter.Queue
+
+	rxFlows, txFlows flowSet
 }
 
 func newQueue(s *session, ch *channel.Channel, index int) *queue {

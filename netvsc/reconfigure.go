@@ -182,6 +182,7 @@ func (n *NIC) Close(ctx context.Context) error {
 	default:
 	}
 	close(n.done)
+	n.look.end()
 	n.interruptPumps()
 	n.vf.do(ctx, vf.Event{Kind: vf.UserDown}, n.session.Load())
 	defer n.vf.end()

@@ -54,6 +54,7 @@ type sender struct {
 	levels   offload.HashTypes // whose ports count
 	offloads *offloads         // what the host is asked to do
 	curing   curing
+	spell    uint32 // in which flows are noted, or 0
 
 	// Of a pump: where the next frame lands.
 	cur   *lane             // in the open batch of this lane,
@@ -145,7 +146,7 @@ func (n *NIC) Send(queue int, frames []nic.Frame) int {
 
 // begin prepares for a batch of frames.
 func (t *sender) begin() {
-	t.levels = t.s.n.levels()
+	t.levels, t.spell = t.s.n.levels(), t.s.n.look.spell.Load()
 	t.offloads = &t.s.features.Load().send
 	if told := t.s.table.Load(); told != t.told {
 		t.told, t.moving = told, allEntries
@@ -177,6 +178,9 @@ func (t *sender) add(f *nic.Frame) bool {
 	}
 	if l.q.stopped.Load() || e&t.moving != 0 || t.curing.moves {
 		return false
+	}
+	if t.spell != 0 {
+		l.q.txFlows.note(f.Head, t.spell)
 	}
 	if f.Offload.Checksum == nic.ChecksumPartial {
 		return t.addOffload(l, e, f)

@@ -133,9 +133,14 @@ func (p *VFPort) WriteFrames(frames []nic.Frame) {
 	}
 	p.n.count.Add(counter.VFRxPackets, uint64(len(frames)))
 	p.n.count.Add(counter.VFRxBytes, uint64(bytes))
-	if q := p.n.session.Load().counts(int(frames[0].Channel)); q != nil {
-		q.Add(counter.QueueVFRxPackets, uint64(len(frames)))
-		q.Add(counter.QueueVFRxBytes, uint64(bytes))
+	if q := p.n.session.Load().channel(int(frames[0].Channel)); q != nil {
+		q.count.Add(counter.QueueVFRxPackets, uint64(len(frames)))
+		q.count.Add(counter.QueueVFRxBytes, uint64(bytes))
+		if spell := p.n.look.spell.Load(); spell != 0 {
+			for i := range frames {
+				q.rxFlows.note(frames[i].Head, spell)
+			}
+		}
 	}
 	out.sink.WriteFrames(frames)
 }
@@ -189,13 +194,12 @@ func (v *vfPath) change(do, undo func(VF) error) (back func() error, err error) 
 	return func() error { return undo(p.dev) }, nil
 }
 
-// counts returns the counters of the channel with the number of a VF's queue, nil if there
-// are no channels.
-func (s *session) counts(queue int) *counter.Queue {
+// channel returns the channel with the number of a VF's queue, nil if there are no channels.
+func (s *session) channel(queue int) *queue {
 	if len(s.queues) == 0 {
 		return nil
 	}
-	return s.queues[uint(queue)%uint(len(s.queues))].count
+	return s.queues[uint(queue)%uint(len(s.queues))]
 }
 
 // Path returns the path on which frames are sent now.

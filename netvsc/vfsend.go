@@ -24,9 +24,14 @@ func (p *VFPort) send(s *session, queue int, frames []nic.Frame) {
 	}
 	p.n.count.Add(counter.VFTxPackets, uint64(packets))
 	p.n.count.Add(counter.VFTxBytes, uint64(bytes))
-	if q := s.counts(queue); q != nil {
-		q.Add(counter.QueueVFTxPackets, uint64(packets))
-		q.Add(counter.QueueVFTxBytes, uint64(bytes))
+	if q := s.channel(queue); q != nil {
+		q.count.Add(counter.QueueVFTxPackets, uint64(packets))
+		q.count.Add(counter.QueueVFTxBytes, uint64(bytes))
+		if spell := p.n.look.spell.Load(); spell != 0 {
+			for i := range frames {
+				q.txFlows.note(frames[i].Head, spell)
+			}
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"hvnet/nic"
 )
 
 // An Order is what channels are sorted by.
@@ -64,17 +66,17 @@ func (v *View) Page(by Order, reverse bool) Page {
 		fmt.Sprintf("%s: %d of %d channels, path %s, %s, %d dropped", v.Interface, v.Channels, v.MaxChannels, v.Path, table, v.Dropped),
 		"flows by: " + strings.Join(levels, ", "),
 		"",
-		"        RECEIVED              SENT                  WAKEUPS   TABLE",
-		"QUEUE   PACKETS/S    BITS/S   PACKETS/S    BITS/S        /S",
+		"       RECEIVED                    SENT                        WAKEUPS   TABLE",
+		"QUEUE  PACKETS/S    BITS/S  FLOWS  PACKETS/S    BITS/S  FLOWS       /S",
 	}}
 	for _, q := range v.sorted(by, reverse) {
 		share := "-"
 		if v.Entries > 0 {
 			share = fmt.Sprintf("%.0f %%", 100*q.Table)
 		}
-		p.Queues = append(p.Queues, row(fmt.Sprint(q.Queue), &q.Rates, share))
+		p.Queues = append(p.Queues, row(fmt.Sprint(q.Queue), &q.Rates, share, q.Flows, q))
 	}
-	p.All = row("all", &v.All, "")
+	p.All = row("all", &v.All, "", v.Flows, v.Queues...)
 	if len(v.Counters) > 0 {
 		p.Counters = append(p.Counters, "COUNTER                        VALUE        /S")
 	}
@@ -88,9 +90,23 @@ func (v *View) Page(by Order, reverse bool) Page {
 	return p
 }
 
-func row(name string, r *Rates, share string) string {
-	return strings.TrimRight(fmt.Sprintf("%5s   %9s %9s   %9s %9s %9s %7s", name,
-		short(r.RxPackets), short(r.RxBits), short(r.TxPackets), short(r.TxBits), short(r.Wakeups), share), " ")
+// row returns the line of the sum of some channels.
+func row(name string, r *Rates, share string, f *nic.Flows, of ...Queue) string {
+	received, sent := "-", "-"
+	if f != nil {
+		received = flowCount(f.Received, of, func(q Queue) int { return q.Flows.Received })
+		sent = flowCount(f.Sent, of, func(q Queue) int { return q.Flows.Sent })
+	}
+	return strings.TrimRight(fmt.Sprintf("%5s  %9s %9s %6s  %9s %9s %6s %8s %7s", name,
+		short(r.RxPackets), short(r.RxBits), received, short(r.TxPackets), short(r.TxBits), sent, short(r.Wakeups), share), " ")
+}
+
+// flowCount writes how many flows some channels have: more, if one of them may have more.
+func flowCount(n int, of []Queue, count func(Queue) int) string {
+	if slices.ContainsFunc(of, func(q Queue) bool { return count(q) >= nic.MaxFlows }) {
+		return fmt.Sprintf(">%d", n-1)
+	}
+	return fmt.Sprint(n)
 }
 
 // Lines returns all of the page.

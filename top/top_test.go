@@ -46,6 +46,7 @@ func busy() (before, now Snapshot) {
 		nic.Stat{Name: "tx_queue_1_bytes", Value: 600_000},
 		nic.Stat{Name: "tx_queue_7_packets", Value: 400}, // of a channel that there is no more
 	)
+	now.Flows = []nic.Flows{{Received: 12}, {Received: 3, Sent: nic.MaxFlows}}
 	return before, now
 }
 
@@ -54,10 +55,11 @@ func TestCompute(t *testing.T) {
 		Interface: "eth0", At: begin.Add(2 * time.Second), Seconds: 2, Channels: 2, MaxChannels: 8, Path: "synthetic",
 		Levels: map[string]string{"tcp4": "ports", "udp4": "addresses", "tcp6": "ports", "udp6": "ports"}, Entries: 4,
 		Queues: []Queue{
-			{Queue: 0, Rates: Rates{RxPackets: 1000, RxBits: 12e6, Wakeups: 50}, Table: 0.75},
-			{Queue: 1, Rates: Rates{TxPackets: 200, TxBits: 2.4e6}, Table: 0.25},
+			{Queue: 0, Rates: Rates{RxPackets: 1000, RxBits: 12e6, Wakeups: 50}, Flows: &nic.Flows{Received: 12}, Table: 0.75},
+			{Queue: 1, Rates: Rates{TxPackets: 200, TxBits: 2.4e6}, Flows: &nic.Flows{Received: 3, Sent: nic.MaxFlows}, Table: 0.25},
 		},
 		All:     Rates{RxPackets: 1000, RxBits: 12e6, TxPackets: 200, TxBits: 2.4e6, Wakeups: 50},
+		Flows:   &nic.Flows{Received: 15, Sent: nic.MaxFlows},
 		Dropped: 26,
 		Counters: []Counter{
 			{Name: "tx_busy", Value: 4}, {Name: "tx_lost", Value: 25, PerSecond: 10, Drop: true},
@@ -134,11 +136,11 @@ func TestPage(t *testing.T) {
 	want := `eth0: 2 of 8 channels, path synthetic, table of 4, 26 dropped
 flows by: tcp4 ports, udp4 addresses, tcp6 ports, udp6 ports
 
-        RECEIVED              SENT                  WAKEUPS   TABLE
-QUEUE   PACKETS/S    BITS/S   PACKETS/S    BITS/S        /S
-    1           0         0         200    2.40 M         0    25 %
-    0      1.00 k    12.0 M           0         0        50    75 %
-  all      1.00 k    12.0 M         200    2.40 M        50
+       RECEIVED                    SENT                        WAKEUPS   TABLE
+QUEUE  PACKETS/S    BITS/S  FLOWS  PACKETS/S    BITS/S  FLOWS       /S
+    1          0         0      3        200    2.40 M  >7097        0    25 %
+    0     1.00 k    12.0 M     12          0         0      0       50    75 %
+  all     1.00 k    12.0 M     15        200    2.40 M  >7097       50
 
 COUNTER                        VALUE        /S
 tx_busy                            4         0
@@ -157,6 +159,10 @@ tx_no_space                        1      0.50   dropped`
 	got := []string{queues(ByQueue, false), queues(ByQueue, true), queues(ByReceived, false), queues(BySent, false), queues(BySent, true)}
 	if diff := cmp.Diff([]string{"01", "10", "01", "10", "01"}, got); diff != "" {
 		t.Errorf("orders: -want +got:\n%s", diff)
+	}
+	now.Channels.Combined = 3 // just now: the flows are those of two
+	if v := Compute("eth0", before, now); v.Flows != nil || v.Page(ByQueue, false).All != "  all     1.00 k    12.0 M      -        200    2.40 M      -       50" {
+		t.Errorf("without flows: %q", v.Page(ByQueue, false))
 	}
 	v.Entries = 0
 	if page := v.Page(ByQueue, false); !strings.Contains(page.Head[0], "no table") || !strings.HasSuffix(page.Queues[0], " -") {
@@ -253,7 +259,7 @@ func TestDisplay(t *testing.T) {
 		for _, l := range lines(s)[5:7] {
 			names += strings.Fields(l)[0]
 		}
-		if l := lines(s)[7]; !strings.HasPrefix(l, "  all      1.00 k") {
+		if l := lines(s)[7]; !strings.HasPrefix(l, "  all     1.00 k") {
 			t.Errorf("the sum is not there: %q", l)
 		}
 		return names

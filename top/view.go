@@ -20,6 +20,7 @@ type Snapshot struct {
 	Levels   nic.HashLevels
 	RSS      nic.RSS
 	Stats    []nic.Stat
+	Flows    []nic.Flows // of the channels since the snapshot before; nil: not known
 }
 
 // Rates are those of a channel, or of all, in one second. What goes over a virtual function
@@ -37,6 +38,8 @@ type Rates struct {
 type Queue struct {
 	Queue int `json:"queue"`
 	Rates
+	// Flows are how many it had in the time of the rates, nil if that is not known.
+	Flows *nic.Flows `json:"flows"`
 	// Table is the part of the table for receiving that leads here, 0 to 1.
 	Table float64 `json:"table"`
 }
@@ -63,6 +66,7 @@ type View struct {
 	Entries  int               `json:"table_entries"` // 0: the host takes no table
 	Queues   []Queue           `json:"queues"`
 	All      Rates             `json:"all"`
+	Flows    *nic.Flows        `json:"flows"`   // of all channels, as Queue.Flows
 	Dropped  uint64            `json:"dropped"` // so far, the sum of the counters of drops
 	Counters []Counter         `json:"counters"`
 }
@@ -122,6 +126,14 @@ func Compute(iface string, before, now Snapshot) View {
 	}
 	for i := range v.Queues {
 		v.Queues[i].Queue = i
+	}
+	if len(now.Flows) > 0 && len(now.Flows) == len(v.Queues) {
+		v.Flows = new(nic.Flows)
+		for i, f := range now.Flows {
+			v.Queues[i].Flows = &f
+			v.Flows.Received += f.Received
+			v.Flows.Sent += f.Sent
+		}
 	}
 	for _, c := range now.RSS.Table {
 		if int(c) < len(v.Queues) {

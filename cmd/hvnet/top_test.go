@@ -271,9 +271,9 @@ func TestTopOnATerminal(t *testing.T) {
 	w := startTop(t)
 	w.await(t, `(?m)^eth0: 4 of \d+ channels, path synthetic, table of \d+, 0 dropped$`)
 	w.await(t, `(?m)^flows by: tcp4 ports, udp4 ports, tcp6 ports, udp6 ports$`)
-	w.await(t, `(?m)^QUEUE   PACKETS/S +BITS/S +PACKETS/S +BITS/S +/S$`)
-	w.await(t, `(?m)^    0 +0 +0 +\d[^ ]*( k)? +\d[^ ]* [kMG] +.* 25 %\n    1 `)
-	w.await(t, `(?m)^  all +0 +0 +\d[^ ]*( k)? +\d[^ ]* [kMG] `)
+	w.await(t, `(?m)^QUEUE  PACKETS/S +BITS/S +FLOWS +PACKETS/S +BITS/S +FLOWS +/S$`)
+	w.await(t, `(?m)^    0 +0 +0 +0 +\d[^ ]*( k)? +\d[^ ]* [kMG] +\d+ .* 25 %\n    1 `)
+	w.await(t, `(?m)^  all +0 +0 +0 +\d[^ ]*( k)? +\d[^ ]* [kMG] +8 `)
 	w.await(t, `q quit   s sort, by queue   r reverse   space pause\n$`)
 	io.WriteString(w.tty, "r")
 	w.await(t, `(?m)^    3 .*\n    2 .*\n    1 .*\n    0 .*\n  all `)
@@ -285,7 +285,7 @@ func TestTopOnATerminal(t *testing.T) {
 	}
 
 	w = startTop(t)
-	w.await(t, `(?m)^  all +0 +0 +\d`)
+	w.await(t, `(?m)^  all +0 +0 +0 +\d`)
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +303,7 @@ func TestTopForScripts(t *testing.T) {
 	defer func() { stop(); <-done }()
 
 	out := lab.Run(t, "hvnet", "top", "eth0", "--once", "--interval", "200ms")
-	if !regexp.MustCompile(`(?m)^eth0: 4 of .*(\n.*)*\n  all +0 +0 +\d[^ ]*( k)? +\d`).Match(out) {
+	if !regexp.MustCompile(`(?m)^eth0: 4 of .*(\n.*)*\n  all +0 +0 +0 +\d[^ ]*( k)? +\d`).Match(out) {
 		t.Errorf("it prints %s", out)
 	}
 	var v top.View
@@ -313,7 +313,7 @@ func TestTopForScripts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if v.Interface != "eth0" || v.Channels != 4 || len(v.Queues) != 4 || v.All.TxPackets <= 0 || v.All.TxBits < 8*1000*v.All.TxPackets || v.All.RxPackets != 0 {
+	if v.Interface != "eth0" || v.Channels != 4 || len(v.Queues) != 4 || v.All.TxPackets <= 0 || v.All.TxBits < 8*1000*v.All.TxPackets || v.All.RxPackets != 0 || v.Flows == nil || v.Flows.Received != 0 || v.Flows.Sent < 1 || v.Flows.Sent > 8 {
 		t.Errorf("it prints %+v", v)
 	}
 	many, err := lab.Spawn("top", "", os.Environ(), []string{"hvnet", "top", "--json", "--interval", "100ms"})

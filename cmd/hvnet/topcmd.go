@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,7 +39,8 @@ func (c *topCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	gone, err := c.show(ctx, s, func(ctx context.Context) (top.Snapshot, error) { return snapshot(ctx, d) })
+	var mark uint32
+	gone, err := c.show(ctx, s, func(ctx context.Context) (top.Snapshot, error) { return c.snapshot(ctx, d, &mark) })
 	if gone {
 		fmt.Fprintf(s.err, "%s: the driver has ended\n", c.Iface)
 	}
@@ -81,12 +83,17 @@ func (c *topCmd) print(w io.Writer, v *top.View) error {
 // answerTime is how long a driver may take to show what it has counted.
 const answerTime = 5 * time.Second
 
-// snapshot asks a driver.
-func snapshot(ctx context.Context, d *control.Client) (top.Snapshot, error) {
+// snapshot asks a driver. mark is where it stood with its flows at the last one.
+func (c *topCmd) snapshot(ctx context.Context, d *control.Client, mark *uint32) (top.Snapshot, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("the driver has not answered within %v", answerTime))
 	defer cancel()
 	if err := d.Refresh(ctx); err != nil {
 		return top.Snapshot{}, err
 	}
-	return top.Snapshot{At: time.Now(), Channels: d.Channels(), Levels: d.HashLevels(), RSS: d.RSS(), Stats: d.Stats()}, nil
+	flows, err := d.Flows(ctx, *mark, 2*c.Interval+answerTime)
+	if err != nil && !errors.Is(err, control.ErrUnknownMethod) {
+		return top.Snapshot{}, err
+	}
+	*mark = flows.Mark
+	return top.Snapshot{At: time.Now(), Channels: d.Channels(), Levels: d.HashLevels(), RSS: d.RSS(), Stats: d.Stats(), Flows: flows.Channels}, nil
 }
