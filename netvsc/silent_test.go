@@ -87,7 +87,8 @@ func TestCloseMeetsSilence(t *testing.T) {
 				if err := n.Close(context.Background()); !errors.Is(err, ErrSilent) {
 					t.Errorf("Close: %v", err)
 				}
-				if took := time.Since(begin); took != c.most {
+				// Some milliseconds go by where a drain has to look again.
+				if took := time.Since(begin); took.Round(100*time.Millisecond) != c.most {
 					t.Errorf("it took %v, want %v", took, c.most)
 				}
 				checkPools(t, n)
