@@ -251,9 +251,14 @@ func TestVFOneInterface(t *testing.T) {
 				switch {
 				case name == "vf_"+way+"_packets":
 					grown["vf"] = n - before[name]
+				case strings.HasPrefix(name, way+"_queue_") && strings.HasSuffix(name, "_vf_packets"):
+					grown["vf, by queue"] += n - before[name]
 				case strings.HasPrefix(name, way+"_queue_") && strings.HasSuffix(name, "_packets"):
 					grown["synthetic"] += n - before[name]
 				}
+			}
+			if grown["vf, by queue"] != grown["vf"] {
+				t.Errorf("%s on the path %s: counted are %v", way, path, grown)
 			}
 			for _, p := range []string{"vf", "synthetic"} {
 				if p == path && grown[p] < 2*each || p != path && grown[p] != 0 {
