@@ -130,15 +130,21 @@ type guestFlags struct {
 // maxPort is the longest name of a switch port, in bytes.
 const maxPort = 64
 
+// permitted checks that this process may do what the flags ask for.
+func (f *guestFlags) permitted() error {
+	if f.VFIO != linkiface.XDP {
+		return nil
+	}
+	if err := xdp.Permitted(); err != nil {
+		return fmt.Errorf("--vf-io xdp: %w; --vf-io packet joins virtual functions by those", err)
+	}
+	return nil
+}
+
 // config checks the flags and returns the guest's configuration.
 func (f *guestFlags) config(name string, log *slog.Logger) (guest.Config, error) {
 	if f.VFRest < 0 {
 		return guest.Config{}, usagef("--vf-rest %v: want some time, such as 30s, or 0", f.VFRest)
-	}
-	if f.VFIO == linkiface.XDP {
-		if err := xdp.Permitted(); err != nil {
-			return guest.Config{}, fmt.Errorf("--vf-io xdp: %w; --vf-io packet joins virtual functions by those", err)
-		}
 	}
 	cfg := guest.Config{Name: name, VPs: guest.DefaultVPs(), VFRest: f.VFRest, NoFragmentCure: f.FragmentCure == "off", Log: log}
 	if len(name) > maxPort || !utf8.ValidString(name) {

@@ -52,6 +52,9 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.permitted(); err != nil {
+		return err
+	}
 	sriov := c.SRIOV || c.VF
 	cfg.VF = sriov
 	cfg.Refused = func(err error) { fmt.Fprintf(s.err, "hvnet: %v\n", err) }

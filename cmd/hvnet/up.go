@@ -35,6 +35,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.permitted(); err != nil {
+		return err
+	}
 	cfg.Refused = func(err error) { fmt.Fprintf(s.err, "hvnet: %v\n", err) }
 	addrs, dhcp, err := c.addresses()
 	if err != nil {
