@@ -8,6 +8,7 @@ import (
 
 	"hvnet/nvsp"
 	"hvnet/rndis"
+	"hvnet/vmbus"
 )
 
 // TestRest: a host waits for a guest that has something to take, to return or to say, but
@@ -28,6 +29,11 @@ func TestRest(t *testing.T) {
 	}{
 		{"silent", func(*fakeGuest) {}, silent * glance},
 		{"does not read", func(g *fakeGuest) { g.dev.NetworkChange() }, limit},
+		{"leaves a completion lying", func(g *fakeGuest) {
+			m := nvsp.RNDISPacket{Section: 1, SectionBytes: uint32(copy(g.send.Bytes[6144:], packet(ether(otherMAC, guestMAC, 100, 1), nil)))}
+			g.put(g.ch, vmbus.AppendInBand(nil, vmbus.FlagCompletionRequested, 99), nvsp.Pad(m.Append(nil), 0, nvsp.MaxSize))
+			synctest.Wait()
+		}, limit},
 		{"keeps a section", func(g *fakeGuest) {
 			g.dev.NetworkChange()
 			g.next(g.ch)
