@@ -103,25 +103,44 @@ fi
 cpu=max,-la57,-x2apic
 # newer kernels trip over cmpxchg16b as QEMU 7.2 emulates it (wrong flags after)
 [ "$kernel" = 6.1 ] || cpu+=,-cx16
-: >"$run/console"
-qemu-system-x86_64 -accel "${LGV_ACCEL:-tcg,thread=multi}" -machine q35$ram,hpet=off,vmport=off,smbus=off \
-	-cpu "$cpu" -smp "$cpus,sockets=$nodes" -m "$mib" \
-	-object memory-backend-file,id=ram,size="$LGV_RAM_BYTES",mem-path="$LGV_RAM",share=on ${numa[@]+"${numa[@]}"} \
-	-nodefaults -no-user-config -display none -no-reboot -serial stdio -monitor none \
-	-acpitable file="$BUILD/vmbus.aml" \
-	-chardev socket,id=ivs,path="$LGV_SOCK" -device ivshmem-doorbell,chardev=ivs,vectors="$cpus" \
-	-kernel "$BUILD/vmlinuz" -initrd "$run/initrd" \
-	-append "console=ttyS0 lgv.mode=$mode net.ifnames=0 panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on quiet loglevel=4 $(cat "$BUILD/args" 2>/dev/null) $extra" \
-	<"$input" >>"$run/console" 2>&1 &
-qemupid=$!
-if ((quiet)); then
-	tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -un 's/\r//g;/^LGV-READY/,/^LGV-EXIT/{/^LGV-/!p}' &
-else
-	tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -u 's/\r//g' &
-fi
-tailpid=$!
-end=$((SECONDS + limit))
-while kill -0 "$qemupid" 2>/dev/null && ((SECONDS < end)); do sleep 0.2; done
+start() {
+	: >"$run/console"
+	qemu-system-x86_64 -accel "${LGV_ACCEL:-tcg,thread=multi}" -machine q35$ram,hpet=off,vmport=off,smbus=off \
+		-cpu "$cpu" -smp "$cpus,sockets=$nodes" -m "$mib" \
+		-object memory-backend-file,id=ram,size="$LGV_RAM_BYTES",mem-path="$LGV_RAM",share=on ${numa[@]+"${numa[@]}"} \
+		-nodefaults -no-user-config -display none -no-reboot -serial stdio -monitor none \
+		-acpitable file="$BUILD/vmbus.aml" \
+		-chardev socket,id=ivs,path="$LGV_SOCK" -device ivshmem-doorbell,chardev=ivs,vectors="$cpus" \
+		-kernel "$BUILD/vmlinuz" -initrd "$run/initrd" \
+		-append "console=ttyS0 lgv.mode=$mode net.ifnames=0 panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on quiet loglevel=4 $(cat "$BUILD/args" 2>/dev/null) $extra" \
+		<"$input" >>"$run/console" 2>&1 &
+	qemupid=$!
+	if ((quiet)); then
+		tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -un 's/\r//g;/^LGV-READY/,/^LGV-EXIT/{/^LGV-/!p}' &
+	else
+		tail -n +1 -f -s 0.1 --pid=$qemupid "$run/console" 2>/dev/null | sed -u 's/\r//g' &
+	fi
+	tailpid=$!
+	boot=$((SECONDS + 45))
+}
+
+start
+end=$((SECONDS + limit)) tries=1
+while kill -0 "$qemupid" 2>/dev/null && ((SECONDS < end)); do
+	sleep 0.2
+	# Once in some hundred times all processors of TCG spin in the middle of the kernel's
+	# start, before anything of ours is there. It is started again then.
+	if ((boot && SECONDS > boot && tries < 3)); then
+		boot=0
+		if ! grep -q '^LGV-BOOT' "$run/console"; then
+			echo "run.sh: no init after 45 s, once more" >&2
+			kill -9 "$qemupid" && wait "$qemupid" 2>/dev/null
+			wait "$tailpid" 2>/dev/null
+			tries=$((tries + 1))
+			start
+		fi
+	fi
+done
 rc=
 if kill -0 "$qemupid" 2>/dev/null; then
 	rc=124
