@@ -109,18 +109,18 @@ func receiveAll(ctx context.Context, l net.Listener) (int64, error) {
 	for accepted, streams := 0, 1; accepted < streams; accepted++ {
 		c, err := l.Accept()
 		if err != nil {
-			return sum, fmt.Errorf("accept: %w", err)
+			return 0, fmt.Errorf("accept: %w", err)
 		}
 		stop := context.AfterFunc(ctx, func() { c.Close() })
 		if k, ok := c.(interface{ SetReadBuffer(int) error }); ok {
 			if err := k.SetReadBuffer(transferWindow); err != nil {
-				return sum, err
+				return 0, err
 			}
 		}
 		var first [1]byte
 		if _, err := io.ReadFull(c, first[:]); err != nil {
 			c.Close()
-			return sum, fmt.Errorf("read: %w", err)
+			return 0, fmt.Errorf("read: %w", err)
 		}
 		streams = int(first[0])
 		eg.Go(func() error {
