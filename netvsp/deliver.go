@@ -42,6 +42,7 @@ func (q *queue) setReceive(b *buffer, next []int32, c *control) {
 	q.receive.message = c.pad(m.Append(nil))
 	m.Channel = nvsp.ChannelControl
 	q.receive.control = c.pad(m.Append(nil))
+	q.former = sections{}
 	q.data = newSections(next)
 	q.control = newSections(next)
 	q.delivery.head = make([]byte, 0, 24+8*maxRanges)
@@ -49,8 +50,15 @@ func (q *queue) setReceive(b *buffer, next []int32, c *control) {
 
 // dropReceive ends the use of the receive buffer; control messages that wait for a
 // section have nowhere to go. The caller holds the producer lock.
+//
+// A guest revokes the buffer on the primary channel when it has completed everything, which
+// may lie unread in the ring of another channel: that is for nothing, but no fault.
 func (q *queue) dropReceive() {
 	q.receive = nil
+	if q.index != 0 && q.data.given > 0 {
+		q.former = q.data
+		q.former.pool = nil
+	}
 	q.data, q.control = sections{}, sections{}
 	q.replies = nil
 }

@@ -76,6 +76,7 @@ type queue struct {
 	receive  *receiveView
 	control  sections // for control messages; the primary's only
 	data     sections
+	former   sections   // of a buffer that was revoked while the guest had some; a sub-channel's only
 	pending  []outgoing // what did not fit into the ring
 	replies  [][]byte   // control messages that wait for a section or for room
 	asked    int        // messages of the device's own that the guest may complete
@@ -357,7 +358,7 @@ func (q *queue) answer() (unknown int) {
 			q.asked--
 			continue
 		}
-		if q.data.giveBack(id) == 0 && q.control.giveBack(id) == 0 {
+		if q.data.giveBack(id) == 0 && q.control.giveBack(id) == 0 && q.former.giveBack(id) == 0 {
 			unknown++
 		}
 	}
