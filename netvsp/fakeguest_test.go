@@ -155,7 +155,7 @@ func newGuest(t testing.TB, name string, change ...func(*Config)) *fakeGuest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { part.Close() })
+	t.Cleanup(func() { part.Close(); guest.Close() })
 	g := &fakeGuest{t: t, part: part, port: &fakePort{arrived: make(chan struct{}, 1)}}
 	g.recv, g.send, g.page = g.alloc(recvBytes), g.alloc(sendBytes), g.alloc(128<<10)
 	g.bus = &fakeBus{mem: guest.Memory(), version: vmbus.Version5_3, vps: 8, offered: make(chan int, 1),

@@ -334,6 +334,14 @@ func (g *fakeGuest) account() {
 			defer q.ch.Unlock()
 		}
 	}
+	if s.pool == nil { // the guest has revoked the buffer
+		for _, q := range s.queues {
+			if q != nil && (q.data.given > 0 || q.control.given > 0 || len(q.data.free) > 0 || len(q.control.free) > 0) {
+				g.t.Fatalf("channel %d has sections of a buffer that was revoked", q.index)
+			}
+		}
+		return
+	}
 	s.pool.mu.Lock()
 	for _, i := range s.pool.free {
 		where[i] = true
