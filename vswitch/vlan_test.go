@@ -282,7 +282,7 @@ func FuzzVLAN(f *testing.F) {
 		for i, c := range cs {
 			for _, got := range c.frames {
 				id, tagged, ok := ps[i].vlan.Load().of(got)
-				inner := len(b) > 18 && b[16] == 0x81 && b[17] == 0 // of two tags, one was taken
+				inner := len(b) >= 18 && b[16] == 0x81 && b[17] == 0 // of two tags, one was taken
 				if !inner && (!ok || tagged && id == ps[i].vlan.Load().id) {
 					t.Fatalf("%v got %x", ps[i].vlan.Load(), got)
 				}
