@@ -86,7 +86,7 @@ func TestForwarded(t *testing.T) {
 				t.Errorf("%d bytes a frame came over the line, want %d and headers", mean, mss)
 			}
 			for _, ns := range []*lab.Netns{router, receiver} {
-				if text := p.Run(t, ns.In("nstat", "-az")...); checksumErrors.Match(text) {
+				if text := p.Run(t, ns.In("nstat", "-asz")...); checksumErrors.Match(text) {
 					t.Errorf("wrong checksums:\n%s", text)
 				}
 			}

@@ -77,7 +77,7 @@ func (w *wired) port(t *testing.T) string {
 func (w *wired) clean(t *testing.T) {
 	t.Helper()
 	for _, ns := range []*lab.Netns{w.guest, w.peer} {
-		if text := lab.Run(t, ns.In("nstat", "-az")...); checksumErrors.Match(text) {
+		if text := lab.Run(t, ns.In("nstat", "-asz")...); checksumErrors.Match(text) {
 			t.Errorf("wrong checksums:\n%s", text)
 		}
 	}
