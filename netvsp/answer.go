@@ -3,6 +3,7 @@ package netvsp
 import (
 	"hvnet/nvsp"
 	"hvnet/ring"
+	"hvnet/rule"
 	"hvnet/vmbus"
 )
 
@@ -10,12 +11,19 @@ import (
 // send its answers tries again: a handful of them.
 const roomToGoOn = 1024
 
-// post sends a message of the device's own to the guest, in its turn. It is called
-// from any goroutine.
+// post sends a message of the device's own to the guest, in its turn; a guest that has left
+// too many lying does not get it. It is called from any goroutine.
 func (q *queue) post(m outgoing) {
 	q.ch.Lock()
-	q.pending = append(q.pending, m)
+	room := len(q.pending) < maxPending
+	if room {
+		q.pending = append(q.pending, m)
+	}
 	q.ch.Unlock()
+	if !room {
+		q.bad(rule.RNDISAnswers.Broken("messages of the host are left lying"))
+		return
+	}
 	q.ch.Wake()
 }
 

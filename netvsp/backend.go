@@ -10,9 +10,10 @@ import (
 // A backend is the device for one guest: a session for each time that the guest
 // has the primary channel open. Its methods come one at a time.
 type backend struct {
-	d   *Device
-	bus channel.Bus
-	s   *session // nil while the primary channel is closed
+	d      *Device
+	bus    channel.Bus
+	number int      // of the device's backends, from 1
+	s      *session // nil while the primary channel is closed
 }
 
 var (
@@ -35,7 +36,7 @@ func (b *backend) openPrimary(c *channel.Channel) error {
 	if b.s != nil {
 		return fmt.Errorf("open primary channel: %w", errOpen)
 	}
-	port, err := b.d.open()
+	port, err := b.d.open(b)
 	if err != nil {
 		return fmt.Errorf("open primary channel: %w", err)
 	}
@@ -46,6 +47,9 @@ func (b *backend) openPrimary(c *channel.Channel) error {
 	b.d.opened.Add(1) // now that Info shows the session
 	b.s = s
 	s.follow() // the link may have changed while the session was not to be seen
+	if b.d.unplugged(b) {
+		s.unplug()
+	}
 	s.primary().start()
 	return nil
 }
@@ -72,7 +76,7 @@ func (b *backend) Revoke(gpadl uint32) {
 // Removed ends everything: the guest is gone.
 func (b *backend) Removed() {
 	b.end()
-	b.d.Unplug()
+	b.d.disconnect()
 }
 
 // end ends the session. Nothing touches its rings or buffers any more when it

@@ -71,9 +71,11 @@ type Device struct {
 	live   atomic.Pointer[session] // nil while no guest has the primary channel open
 	opened atomic.Uint64           // sessions so far
 
-	mu   sync.Mutex
-	port Port // from the first open to the guest's end
-	link nic.LinkState
+	mu       sync.Mutex
+	port     Port // from the first open to the guest's end
+	link     nic.LinkState
+	backends int // made so far
+	away     int // of those, the ones that the device was unplugged from
 
 	function function // beside the NIC
 
@@ -97,7 +99,12 @@ func New(cfg Config, connect func(sink nic.Sink) (Port, error)) *Device {
 
 // Backend returns the device as the bus of one guest drives it. One guest at a
 // time has the device.
-func (d *Device) Backend(bus channel.Bus) channel.Backend { return &backend{d: d, bus: bus} }
+func (d *Device) Backend(bus channel.Bus) channel.Backend {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.backends++
+	return &backend{d: d, bus: bus, number: d.backends}
+}
 
 // Takes implements nic.Taker: packets that are to be cut are whole to a guest that
 // coalesces what it receives. Those to others are cut here.
@@ -113,10 +120,14 @@ func (d *Device) WriteFrames(frames []nic.Frame) {
 	d.lost.rxDropped[DropNoGuest].Add(uint64(len(frames)))
 }
 
-// open joins the device to its port, if it is not joined yet.
-func (d *Device) open() (Port, error) {
+// open joins the device to its port, if it is not joined yet. A backend that it was
+// unplugged from gets none.
+func (d *Device) open(b *backend) (Port, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if b.number <= d.away {
+		return nowhere{}, nil
+	}
 	if d.port != nil {
 		return d.port, nil
 	}
@@ -128,18 +139,40 @@ func (d *Device) open() (Port, error) {
 	return port, nil
 }
 
-// Unplug takes the device off its port until a guest opens it anew: the guest is told that
-// its link is down; what it sends all the same goes nowhere, but is still answered, and
-// nothing comes to it any more.
+// A nowhere is the port of a device that is unplugged.
+type nowhere struct{}
+
+func (nowhere) WriteFrames([]nic.Frame) {}
+func (nowhere) Close()                  {}
+
+// Unplug takes the device off its port until it is given to a guest anew, by Backend: the
+// guest is told that its link is down; what it sends all the same goes nowhere, but is still
+// answered, and nothing comes to it any more. That the guest opens the device again makes no
+// difference.
 func (d *Device) Unplug() {
+	d.mu.Lock()
+	d.away = d.backends
+	d.mu.Unlock()
+	d.disconnect()
+	if s := d.live.Load(); s != nil {
+		s.unplug() // whoever sends may not have seen yet that the port is closed
+	}
+}
+
+// unplugged reports whether the device was unplugged from a backend.
+func (d *Device) unplugged(b *backend) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return b.number <= d.away
+}
+
+// disconnect takes the device off its port until it is opened again.
+func (d *Device) disconnect() {
 	d.mu.Lock()
 	port := d.port
 	d.port = nil
 	d.mu.Unlock()
 	if port != nil {
 		port.Close()
-	}
-	if s := d.live.Load(); s != nil {
-		s.unplug() // whoever sends may not have seen yet that the port is closed
 	}
 }

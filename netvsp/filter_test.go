@@ -132,3 +132,35 @@ func TestUnplugged(t *testing.T) {
 		t.Errorf("%d frames are delivered, %d are not, want 3 and 9", info.Stats.RxFrames, info.RxDropped[DropFilter])
 	}
 }
+
+// TestUnpluggedStays: a guest that opens its NIC anew in the moment before it is told that
+// the NIC is taken away does not get the cable back, whatever it does; who is given the
+// device next does.
+func TestUnpluggedStays(t *testing.T) {
+	g := newGuest(t, "ws2022")
+	connects := 0
+	g.dev.connect = func(nic.Sink) (Port, error) { connects++; return g.port, nil }
+	g.up(nvsp.V61)
+	g.dev.Unplug()
+	again := []func(){
+		func() { g.backend.Close(g.host) },
+		func() { g.backend.Removed() }, // a new connection
+	}
+	for _, leave := range again {
+		leave()
+		g.open()
+		g.up(nvsp.V61)
+		before := g.dev.Info().Stats
+		g.dev.WriteFrames(batchOf(3, 100))
+		info := g.dev.Info()
+		if connects != 0 || info.Stats.RxFrames != before.RxFrames || info.Link.Up {
+			t.Errorf("connected %d times, %d frames came to the guest, link up: %v", connects, info.Stats.RxFrames-before.RxFrames, info.Link.Up)
+		}
+	}
+	g.backend.Removed()
+	g.backend = g.dev.Backend(g.bus)
+	g.open()
+	if connects != 1 || !g.dev.Info().Link.Up {
+		t.Errorf("the device given anew: connected %d times, link %+v", connects, g.dev.Info().Link)
+	}
+}

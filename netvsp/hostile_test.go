@@ -438,3 +438,27 @@ func FuzzDevice(f *testing.F) {
 		}
 	})
 }
+
+// TestMessagesAreBounded: a guest that opens a sub-channel again and again, and leaves what it
+// is told about that lying in the ring of the primary channel, does not fill the host's memory.
+func TestMessagesAreBounded(t *testing.T) {
+	g := newGuest(t, "ws2022")
+	g.up(nvsp.V61)
+	_, hosts := g.widen(1)
+	for range 1500 {
+		g.backend.Close(hosts[1])
+		if err := g.backend.Open(hosts[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := g.dev.live.Load().primary()
+	q.ch.Lock()
+	n := len(q.pending)
+	q.ch.Unlock()
+	if n > maxPending {
+		t.Errorf("%d messages wait for the guest, want %d at most", n, maxPending)
+	}
+	if g.dev.Info().Faults == 0 {
+		t.Error("that the guest leaves them lying is not counted")
+	}
+}

@@ -19,6 +19,7 @@ import (
 const (
 	maxRound   = 64      // ring packets that are taken in one go
 	maxReplies = 64      // control messages that wait for a section
+	maxPending = 256     // answers, and messages of the device's own, that wait for room in the ring
 	maxPacket  = 8 << 10 // bytes of a ring packet: descriptor, page list and NVSP message
 	maxSend    = 128 << 10
 	maxControl = 8 << 10 // bytes of an RNDIS control message

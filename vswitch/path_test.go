@@ -328,3 +328,27 @@ func TestPathBodiesInPlace(t *testing.T) {
 		t.Error("the frame was copied")
 	}
 }
+
+// TestPathBrokenSink: a sink that panics, as one does where a guest takes its memory away,
+// leaves the port's way free for the other path.
+func TestPathBrokenSink(t *testing.T) {
+	s := New(Config{})
+	broken, err := s.Connect("broken", sinkFunc(func([]nic.Frame) { panic("memory is gone") }), PortOptions{MAC: mac(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := s.Connect("from", &catcher{}, PortOptions{MAC: mac(2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() { recover() }()
+		from.WriteFrames([]nic.Frame{frame(mac(1), mac(2), 'a')})
+		t.Error("the sink did not panic")
+	}()
+	w := broken.way.Load()
+	if !w.users.TryLock() {
+		t.Fatal("the way is in use for ever: who turns to the other path never returns")
+	}
+	w.users.Unlock()
+}

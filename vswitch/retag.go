@@ -69,7 +69,8 @@ func (p *Port) flush(w *retagging) {
 	w.n, w.body = 0, w.body[:0]
 }
 
-// send hands a batch to what is behind the port, by the way that is in use.
+// send hands a batch to what is behind the port, by the way that is in use. That is free
+// again should the sink panic, as it may where a guest takes its memory away.
 func (p *Port) send(frames []nic.Frame) {
 	var n uint64
 	for i := range frames {
@@ -78,10 +79,10 @@ func (p *Port) send(frames []nic.Frame) {
 	p.count.outFrames.Add(uint64(len(frames)))
 	p.count.outBytes.Add(n)
 	w := p.enter()
+	defer w.users.RUnlock()
 	if w.path != nil {
 		w.path.outFrames.Add(uint64(len(frames)))
 		w.path.outBytes.Add(n)
 	}
 	w.out.WriteFrames(frames)
-	w.users.RUnlock()
 }
