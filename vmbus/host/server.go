@@ -55,6 +55,8 @@ type Server struct {
 	version  atomic.Uint32
 	dropped  atomic.Uint64
 
+	contacts, refused uint64 // connections that were accepted, channels that were not; the owner goroutine's
+
 	mu      sync.Mutex
 	orders  []func(*machine)
 	ordered chan struct{} // capacity 1: there are orders
@@ -233,7 +235,9 @@ func (s *Server) act(a action) {
 		s.disableMonitor(a.id)
 	case contact:
 		s.version.Store(uint32(a.version))
-		s.log.Info("guest connected", "version", a.version.String())
+		if s.contacts++; seldom(s.contacts) {
+			s.log.Info("guest connected", "version", a.version.String(), "so far", s.contacts)
+		}
 	case share:
 		s.device(a.dev).share(a.gpadl, a.pfns)
 	case revoke:
@@ -246,7 +250,9 @@ func (s *Server) act(a action) {
 		}
 		if err != nil {
 			s.broken(err)
-			s.log.Info("channel refused", "relid", a.relid, "index", a.index, "err", err)
+			if s.refused++; seldom(s.refused) {
+				s.log.Info("channel refused", "relid", a.relid, "index", a.index, "err", err, "so far", s.refused)
+			}
 		}
 		m.opened(a.relid, err == nil)
 	case closeChannel:
@@ -263,12 +269,15 @@ func (s *Server) act(a action) {
 		s.mu.Unlock()
 	case drop:
 		s.broken(fmt.Errorf("%v: %w", a.message, a.why))
-		// A guest must not be able to fill the log: the 1st, 2nd, 4th, 8th… is enough.
-		if n := s.dropped.Add(1); n&(n-1) == 0 {
+		if n := s.dropped.Add(1); seldom(n) {
 			s.log.Info("message of the guest dropped", "type", a.message.String(), "why", a.why, "so far", n)
 		}
 	}
 }
+
+// seldom says whether the n-th line of a kind is to be logged. A guest must not be able to
+// fill the log: the 1st, 2nd, 4th, 8th… is enough.
+func seldom(n uint64) bool { return n&(n-1) == 0 }
 
 // post puts a message into the guest's slot, which is memory that the guest can
 // have truncated.

@@ -1,7 +1,9 @@
 package host
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -255,6 +257,36 @@ func TestRingsThatAreNone(t *testing.T) {
 	r.p.SignalEvent(eventConn + 1)
 	r.say(vmbus.ConnMessage, vmbus.CloseChannel{Relid: 1}.Append(nil))
 	<-c.Closed()
+}
+
+// A lines counts what is logged, by message.
+type lines map[string]int
+
+func (l lines) Enabled(context.Context, slog.Level) bool      { return true }
+func (l lines) Handle(_ context.Context, r slog.Record) error { l[r.Message]++; return nil }
+func (l lines) WithAttrs([]slog.Attr) slog.Handler            { return l }
+func (l lines) WithGroup(string) slog.Handler                 { return l }
+
+// TestLogStaysShort: a guest that does the same over and over does not fill the log.
+func TestLogStaysShort(t *testing.T) {
+	logged := lines{}
+	r := newRaw(t, Config{Log: slog.New(logged)})
+	const times = 64
+	for range times {
+		r.connect()
+		region := r.rings(10, 4)
+		region.Bytes[1] = 0xff // a write index out of range
+		if status := r.open(10); status == 0 {
+			t.Fatal("opened with a write index out of range")
+		}
+	}
+	r.p.Close()
+	<-r.served // the owner goroutine has ended
+	for _, m := range []string{"guest connected", "channel refused"} {
+		if n := logged[m]; n != 7 {
+			t.Errorf("%q is logged %d times of %d, want 7: the 1st, 2nd, 4th, … 64th", m, n, times)
+		}
+	}
 }
 
 func TestMap(t *testing.T) {
