@@ -21,7 +21,7 @@ var ErrRegion = errors.New("hv: bad memory region")
 // default.
 type Limits struct {
 	Regions int   // regions of memory at the same time; default 1024
-	Bytes   int64 // sum of their sizes; default 8 GiB
+	Bytes   int64 // sum of their sizes, with those that a Mapping keeps after Remove; default 8 GiB
 	// Runs bounds the runs of adjacent pages in all open Mappings together, for
 	// each takes an entry in the process's memory map, of which the kernel allows
 	// 65530 by default. Default 32768.
@@ -83,9 +83,9 @@ func (l Limits) orDefault() Limits {
 type Memory struct {
 	mu      sync.RWMutex
 	regions []region // sorted by address, disjoint
-	bytes   int64
 	closed  bool
 	limits  Limits
+	bytes   atomic.Int64 // of all regions that are mapped
 	runs    atomic.Int64
 }
 
@@ -156,8 +156,8 @@ func (m *Memory) Add(gpa GPA, fd int, offset int64, size int64) error {
 	if m.closed {
 		return ErrGone
 	}
-	if len(m.regions) >= m.limits.Regions || size > m.limits.Bytes-m.bytes {
-		return fmt.Errorf("%w: %d regions with %d bytes, %d bytes more", ErrLimit, len(m.regions), m.bytes, size)
+	if len(m.regions) >= m.limits.Regions || size > m.limits.Bytes-m.bytes.Load() {
+		return fmt.Errorf("%w: %d regions with %d bytes, %d bytes more", ErrLimit, len(m.regions), m.bytes.Load(), size)
 	}
 	i := 0
 	for i < len(m.regions) && m.regions[i].end <= gpa {
@@ -175,8 +175,9 @@ func (m *Memory) Add(gpa GPA, fd int, offset int64, size int64) error {
 		m.limits.Quota.give(1)
 		return err
 	}
+	m.bytes.Add(size)
+	v.gone = func() { m.bytes.Add(-size) }
 	m.regions = slices.Insert(m.regions, i, region{gpa, end, v})
-	m.bytes += size
 	return nil
 }
 
@@ -188,7 +189,6 @@ func (m *Memory) Remove(gpa GPA) error {
 	for i, r := range m.regions {
 		if r.gpa == gpa {
 			m.regions = slices.Delete(m.regions, i, i+1)
-			m.bytes -= int64(r.end - r.gpa)
 			m.limits.Quota.give(1)
 			return r.view.drop()
 		}
@@ -205,6 +205,6 @@ func (m *Memory) Close() error {
 		errs = append(errs, r.view.drop())
 	}
 	m.limits.Quota.give(len(m.regions))
-	m.regions, m.bytes, m.closed = nil, 0, true
+	m.regions, m.closed = nil, true
 	return errors.Join(errs...)
 }

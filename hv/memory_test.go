@@ -161,6 +161,32 @@ func TestLimits(t *testing.T) {
 	p.Close()
 }
 
+// TestLimitOfKeptRegions: a region that was taken away while a Mapping keeps it counts until
+// the Mapping is closed, or a guest could have its host hold any number of them.
+func TestLimitOfKeptRegions(t *testing.T) {
+	m := NewMemory(Limits{Bytes: 10 * PageSize})
+	defer m.Close()
+	if err := addFile(t, m, 10*PageSize, 10); err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.Map([]uint64{12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Remove(10 * PageSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := addFile(t, m, 30*PageSize, 1); !errors.Is(err, ErrLimit) {
+		t.Errorf("a page more than what the mapping keeps: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := addFile(t, m, 50*PageSize, 10); err != nil {
+		t.Errorf("once it is closed: %v", err)
+	}
+}
+
 // TestQuota: what guests have together is bounded, and all of it comes back.
 func TestQuota(t *testing.T) {
 	q := NewQuota(5)

@@ -13,6 +13,7 @@ import (
 type view struct {
 	bytes []byte
 	refs  atomic.Int32
+	gone  func() // called when it is unmapped, if not nil
 }
 
 // mapFile maps size bytes of the file behind fd from offset on, shared and
@@ -63,6 +64,9 @@ func (v *view) hold() *view {
 func (v *view) drop() error {
 	if v.refs.Add(-1) > 0 {
 		return nil
+	}
+	if v.gone != nil {
+		defer v.gone()
 	}
 	err := unix.MunmapPtr(unsafe.Pointer(&v.bytes[0]), uintptr(len(v.bytes)))
 	if err != nil {

@@ -30,7 +30,36 @@ type delivery struct {
 	head   []byte
 	n      int
 	packet uint16 // number of the last coalesced packet
-	tally  [drops]uint64
+
+	staged, sent tally // the frames in the current packet, and in the ones before
+	dropped      [drops]uint64
+}
+
+// A tally is a number of frames.
+type tally struct{ frames, bytes uint64 }
+
+func (t *tally) add(more tally) { t.frames, t.bytes = t.frames+more.frames, t.bytes+more.bytes }
+
+// rest returns how many of n frames nothing has become of.
+func (d *delivery) rest(n int) uint64 {
+	rest := uint64(n) - d.sent.frames
+	for _, k := range d.dropped {
+		rest -= k
+	}
+	return rest
+}
+
+// settle adds what became of the frames of a delivery to the counters.
+func (d *delivery) settle(c *counters) {
+	c.rxFrames.Add(d.sent.frames)
+	c.rxBytes.Add(d.sent.bytes)
+	for i, n := range d.dropped {
+		if n > 0 {
+			c.rxDropped[i].Add(n)
+			d.dropped[i] = 0
+		}
+	}
+	d.staged, d.sent = tally{}, tally{}
 }
 
 // setReceive takes a receive buffer into use. next is the links of its sections,
@@ -78,15 +107,17 @@ func (q *queue) deliver(st *steering, frames []nic.Frame, flows []flow) bool {
 		return false
 	}
 	if err := hv.Guard(func() { q.write(frames, flows) }); err != nil {
-		q.count.rxDropped[DropFault].Add(uint64(len(frames)))
+		d := &q.delivery
+		d.dropped[DropFault] += d.rest(len(frames))
+		d.settle(&q.count)
 		q.blame(err)
 	}
 	q.data.settle()
 	return true
 }
 
-// blame finds out whose memory is gone. The frames' sender looks after its own; if
-// it is ours, the session ends.
+// blame finds out whose memory is gone. The frames' sender looks after its own, and what
+// is in the ring already is the guest's; if it is ours, the session ends.
 func (q *queue) blame(err error) {
 	taken := q.delivery.ids[:q.delivery.n]
 	q.delivery.n = 0
@@ -99,6 +130,7 @@ func (q *queue) blame(err error) {
 				q.receive.mem[at] = 0
 			}
 		}
+		q.ch.Flush()
 	})
 	q.data.putBack(taken)
 	if ours != nil {
@@ -125,19 +157,18 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 		count.rxDropped[reason].Add(uint64(len(frames)))
 		return
 	}
-	var sent, sentBytes uint64
 	room := 0 // frames that the current packet may still take
 	for i := range frames {
 		f := &frames[i]
 		n := f.Len()
 		if !passes.frame(f) {
-			d.tally[DropFilter]++
+			d.dropped[DropFilter]++
 			continue
 		}
 		if room == 0 {
 			q.flushFrames()
 			if room = q.room(); room == 0 {
-				d.tally[DropRingFull] += uint64(len(frames) - i)
+				d.dropped[DropRingFull] += uint64(len(frames) - i)
 				break
 			}
 			q.data.want(min(room, len(frames)-i))
@@ -158,22 +189,21 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 		if f.Offload.Segment != nic.SegmentNone {
 			reason, ok := q.coalesced(f, n, info, &room)
 			if !ok {
-				d.tally[reason]++
+				d.dropped[reason]++
 				continue
 			}
-			sent++
-			sentBytes += uint64(n)
+			d.staged.add(tally{1, uint64(n)})
 			continue
 		}
 		if tagged {
 			n -= vlanTag
 		}
 		if n > r.longest {
-			d.tally[DropTooLong]++
+			d.dropped[DropTooLong]++
 			continue
 		}
 		if len(q.data.free) == 0 && !q.data.want(1) {
-			d.tally[DropNoSection]++
+			d.dropped[DropNoSection]++
 			continue
 		}
 		id, _ := q.data.take()
@@ -195,19 +225,11 @@ func (q *queue) write(frames []nic.Frame, flows []flow) {
 		}
 		d.ranges[d.n-1] = vmbus.ByteRange{Count: uint32(r.offset + n), Offset: uint32(at)}
 		room--
-		sent++
-		sentBytes += uint64(n)
+		d.staged.add(tally{1, uint64(n)})
 	}
 	q.flushFrames()
 	q.ch.Flush()
-	q.count.rxFrames.Add(sent)
-	q.count.rxBytes.Add(sentBytes)
-	for i, n := range d.tally {
-		if n > 0 {
-			q.count.rxDropped[i].Add(n)
-			d.tally[i] = 0
-		}
-	}
+	d.settle(&q.count)
 }
 
 // room returns how many frames one more packet may carry.
@@ -228,12 +250,14 @@ func (q *queue) flushFrames() {
 	}
 	ids := d.ids[:d.n]
 	ranges := d.ranges[:d.n]
-	d.n = 0
+	staged := d.staged
+	d.n, d.staged = 0, tally{}
 	d.head = vmbus.AppendTransferPages(d.head[:0], uint64(ids[0]), nvsp.ReceiveBufferID, ranges)
 	if err := q.ch.Out.Put(d.head, q.receive.message); err != nil {
 		q.data.putBack(ids)
-		d.tally[DropRingFull] += uint64(len(ids))
+		d.dropped[DropRingFull] += staged.frames
 		return
 	}
 	q.data.give(ids)
+	d.sent.add(staged)
 }

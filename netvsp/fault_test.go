@@ -101,6 +101,28 @@ func TestFault(t *testing.T) {
 		}
 		g.account()
 	})
+	// So it does in the middle of a batch: what is in the ring already reaches the guest, and
+	// each frame is counted once.
+	t.Run("of another guest, in a long batch", func(t *testing.T) {
+		g, _ := newGuest()
+		g.up(nvsp.V61)
+		g.settle()
+		f, view := g.onFile(0xdead, 1<<40, sendBytes)
+		batch := batchOf(maxRanges+6, 100)
+		batch[2] = frames(ether(otherMAC, guestMAC, 100, 0))[0] // not for the guest
+		broken := ether(guestMAC, otherMAC, 1000, 0)
+		batch[maxRanges+4] = nic.Frame{Head: broken[:128], Body: [][]byte{view[:872]}}
+		f.Truncate(0)
+		g.dev.WriteFrames(batch)
+		info := g.dev.Info()
+		if info.Stats.RxFrames != maxRanges || info.RxDropped[DropFilter] != 1 || info.RxDropped[DropFault] != 5 {
+			t.Errorf("%d frames delivered, dropped %v; want %d, 1 by the filter and 5 for the memory", info.Stats.RxFrames, info.RxDropped, maxRanges)
+		}
+		if got := g.received(g.next(g.ch)); len(got) != maxRanges {
+			t.Errorf("%d frames in the packet, want %d", len(got), maxRanges)
+		}
+		g.account()
+	})
 	// The memory of a sender goes away between check and copy: the receiver drops
 	// the frame and stays.
 	t.Run("of another guest", func(t *testing.T) {

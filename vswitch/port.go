@@ -102,7 +102,8 @@ func (p *Port) floods(q *Port, to int32) bool {
 func (p *Port) sort(st *staging, by *Path, in *VLAN, frames []nic.Frame, now int64) (ports []*Port, whole int32) {
 	s := p.sw
 	st.dst, st.tagged = st.dst[:0], false
-	var lastSrc, lastDst address // zero is no valid source, and never looked up
+	var lastSrc address // zero is no valid source, and never looked up
+	lastDst := address{vlan: maxVLAN + 1}
 	var srcForged bool
 	var to int32 = toNone
 	s.mu.RLock()

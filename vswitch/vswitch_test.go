@@ -104,6 +104,14 @@ func TestLearnAndFlood(t *testing.T) {
 	}
 }
 
+// TestZeroDestination: a frame for the address of zeros, which is unknown as another one is,
+// goes where such frames go, also if it is the first of its batch.
+func TestZeroDestination(t *testing.T) {
+	_, p, c := ports(t, Config{}, 2)
+	p[0].WriteFrames([]nic.Frame{frame(nic.MAC{}, mac(1), 'a'), frame(mac(9), mac(1), 'b'), frame(nic.MAC{}, mac(1), 'c')})
+	expect(t, "for nobody", c, "", "abc")
+}
+
 func TestMixedBatchIsOneBatchPerPort(t *testing.T) {
 	_, p, c := ports(t, Config{}, 4)
 	for i := 1; i < 4; i++ {
