@@ -21,10 +21,11 @@ import (
 // channel's producer lock. Calls of the bus are made without any, for the bus calls
 // back with its own lock held.
 type session struct {
-	d    *Device
-	bus  channel.Bus
-	mem  *hv.Memory
-	port Port
+	d     *Device
+	bus   channel.Bus
+	mem   *hv.Memory
+	port  Port
+	first *queue // of the primary channel
 
 	mu        sync.Mutex
 	ctl       control
@@ -67,15 +68,16 @@ func newSession(d *Device, bus channel.Bus, port Port, primary *channel.Channel)
 		link: d.Link(), total: s.total,
 	}
 	s.mac.Store(&d.cfg.MAC)
-	s.queues = []*queue{newQueue(s, primary)}
+	s.first = newQueue(s, primary)
+	s.queues = []*queue{s.first}
 	s.primary().limits(&s.ctl)
 	s.steer.Store(&steering{queues: s.queues[:1:1]})
 	s.takes()
 	return s
 }
 
-// primary returns the queue of the primary channel.
-func (s *session) primary() *queue { return s.queues[0] }
+// primary returns the queue of the primary channel. It needs no lock.
+func (s *session) primary() *queue { return s.first }
 
 // total returns the frames of all guests that have had the device. The caller holds mu.
 func (s *session) total() *counters {

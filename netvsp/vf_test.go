@@ -419,3 +419,28 @@ func TestVFBesideFrames(t *testing.T) {
 		}
 	}
 }
+
+// TestVFBesideSubChannels: a function may come and go while the guest opens sub-channels. It
+// is for the race detector.
+func TestVFBesideSubChannels(t *testing.T) {
+	const channels = 7
+	g, v := vfGuest(t)
+	g.ask(nvsp.SubChannelRequest{Op: nvsp.SubChannelAllocate, Count: channels}.Append(nil))
+	done := make(chan error)
+	go func() {
+		var errs []error
+		for range channels {
+			errs = append(errs, g.dev.LoseVF(), g.dev.AddVF(v.vf(7)))
+		}
+		done <- errors.Join(errs...)
+	}()
+	for i := range channels {
+		_, host := g.pair(i + 1)
+		if err := g.backend.Open(host); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
