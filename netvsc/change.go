@@ -106,6 +106,8 @@ func (n *NIC) SetMAC(ctx context.Context, mac nic.MAC) error {
 		}
 	}
 	n.want.mac = mac
+	// A VF that has come meanwhile may have got the old one.
+	n.vf.post(vf.Event{Kind: vf.Settings}, nil)
 	return nil
 }
 

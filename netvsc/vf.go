@@ -172,10 +172,16 @@ func (p *VFPort) countDropped() {
 }
 
 // mirror gives the device the NIC's settings. What it refuses does not keep it from being
-// used, as with hv_netvsc.
-func (p *VFPort) mirror(up bool) {
+// used, as with hv_netvsc. It is set up when it comes and with the NIC, and not for a change of
+// settings, nor when the NIC attaches anew for one: a VF that its users have set down stays
+// down.
+func (p *VFPort) mirror(a vf.Action) {
 	n := p.n
-	err := errors.Join(p.dev.SetMTU(n.MTU()), p.dev.SetMAC(n.MAC()), p.dev.SetPromiscuous(n.vf.promisc.Load()), p.dev.SetUp(up))
+	err := errors.Join(p.dev.SetMTU(n.MTU()), p.dev.SetMAC(n.MAC()), p.dev.SetPromiscuous(n.vf.promisc.Load()))
+	switch a.Why {
+	case vf.Appeared, vf.UserUp, vf.UserDown:
+		err = errors.Join(err, p.dev.SetUp(a.On))
+	}
 	if err != nil {
 		n.log.Warn("netvsc: the VF does not take all settings", "err", err)
 	}

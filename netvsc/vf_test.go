@@ -411,7 +411,7 @@ func TestVFSettings(t *testing.T) {
 		x.paths(nvsp.PathVF)
 		mac := nic.MAC{2, 0, 0, 0, 0, 9}
 		all := func(mtu int, m nic.MAC, promiscuous bool) []string {
-			return []string{fmt.Sprint("mtu ", mtu), "mac " + m.String(), fmt.Sprint("promiscuous ", promiscuous), "up true"}
+			return []string{fmt.Sprint("mtu ", mtu), "mac " + m.String(), fmt.Sprint("promiscuous ", promiscuous)}
 		}
 		for _, c := range []struct {
 			what  string
@@ -420,7 +420,7 @@ func TestVFSettings(t *testing.T) {
 			paths []uint32
 		}{
 			{"MTU", func() error { return x.n.SetMTU(ctx, 4000) }, append([]string{"mtu 4000"}, all(4000, x.h.mac, false)...), []uint32{0, 1}},
-			{"MAC", func() error { return x.n.SetMAC(ctx, mac) }, []string{"mac " + mac.String()}, nil},
+			{"MAC", func() error { return x.n.SetMAC(ctx, mac) }, append([]string{"mac " + mac.String()}, all(4000, mac, false)...), nil},
 			{"promiscuous", func() error { return x.n.SetPromiscuous(ctx, true) }, all(4000, mac, true), nil},
 			{"channels", func() error { return x.n.SetChannels(ctx, 1) }, all(4000, mac, true), []uint32{0, 1}},
 			{"sleep", func() error { return errors.Join(x.n.Suspend(ctx), x.n.Resume(ctx)) }, all(4000, mac, true), []uint32{0, 1}},

@@ -2,6 +2,7 @@ package netvsc
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"hvnet/netvsc/vf"
 	"hvnet/nic"
 	"hvnet/nvsp"
+	"hvnet/rndis"
 	"hvnet/vmbus"
 )
 
@@ -84,6 +86,40 @@ func TestVFHostile(t *testing.T) {
 		x.goes(vf.VF)
 		if got := len(x.n.VFTimeline()); got > timelineLen {
 			t.Errorf("%d moves", got)
+		}
+	})
+}
+
+// TestVFComesWhileAddressChanges: a VF that comes while the host is asked for another address
+// has that address in the end.
+func TestVFComesWhileAddressChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newVFTest(t, Config{})
+		if err := x.n.RemoveVF(context.Background(), x.port); err != nil {
+			t.Fatal(err)
+		}
+		x.dev = newFakeVF(x.h)
+		x.h.mu.Lock()
+		x.h.onControl = func(_ *fakeQueue, kind rndis.MessageType, m []byte, _ uint64) bool {
+			if c, err := rndis.ParseSet(m); kind == rndis.TypeSet && err == nil && c.OID == rndis.OIDConfigParameter {
+				x.join() // it gets the address that the NIC has so far
+			}
+			return false
+		}
+		x.h.mu.Unlock()
+		mac := nic.MAC{2, 0, 0, 0, 0, 9}
+		if err := x.n.SetMAC(context.Background(), mac); err != nil {
+			t.Fatal(err)
+		}
+		x.goes(vf.VF)
+		var last string
+		for _, told := range x.dev.heard() {
+			if strings.HasPrefix(told, "mac ") {
+				last = told
+			}
+		}
+		if last != "mac "+mac.String() {
+			t.Errorf("the VF was told %q last, and the NIC has %v", last, mac)
 		}
 	})
 }

@@ -275,7 +275,7 @@ func (v *vfPath) step(e vf.Event) {
 			v.useSynthetic(a.Why)
 		case vf.Mirror:
 			if p := v.port.Load(); p != nil {
-				p.mirror(a.On)
+				p.mirror(a)
 			}
 		case vf.Forget:
 			if p := v.port.Load(); p != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -123,6 +125,62 @@ func TestDrainInVain(t *testing.T) {
 	close(free)
 	if err := h.Drain(t.Context()); err != nil || came.Load() != 100 {
 		t.Errorf("%d of 100 frames have come: %v", came.Load(), err)
+	}
+}
+
+// stray is a frame that a veth counts as received and that comes to no packet socket: the
+// kernel drops what has the type of a tag and no room for one. To who drains it is one that is
+// under way between the two ends, for as long as a test likes.
+var stray = []nic.Frame{{Head: append(make([]byte, 12), 0x81, 0)}}
+
+// TestDrainUnderWay: frames that are between the two ends of the pair are waited for.
+func TestDrainUnderWay(t *testing.T) {
+	ns := enter(t)
+	h, w := made(t, ns, 7), watch(t)
+	h.Start(newTally())
+	p := w.up(t)
+	p.dev.WriteFrames(numbered(0, 10))
+	check(t, h.Drain(t.Context()))
+	p.dev.WriteFrames(stray)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.Drain(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "frames on the way in") {
+		t.Errorf("drained, with a frame under way: %v", err)
+	}
+}
+
+// TestDrainWhatGoes: nobody waits for the frames of a function that is removed meanwhile.
+func TestDrainWhatGoes(t *testing.T) {
+	ns := enter(t)
+	h, w := made(t, ns, 7), watch(t)
+	h.Start(newTally())
+	p := w.up(t)
+	p.dev.WriteFrames(stray)
+	drained := make(chan error, 1)
+	go func() { drained <- h.Drain(t.Context()) }()
+	l, err := netlink.LinkByName(p.dev.Name())
+	check(t, err)
+	check(t, netlink.LinkDel(l))
+	select {
+	case err := <-drained:
+		check(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits")
+	}
+}
+
+// TestGoneAfterClose: a function that could not be removed is told gone when it is closed:
+// who waits for that is not left behind.
+func TestGoneAfterClose(t *testing.T) {
+	h := made(t, enter(t), 7)
+	check(t, h.settings.Close())
+	if err := h.Close(); err == nil {
+		t.Error("it was removed by a closed socket")
+	}
+	select {
+	case <-h.Gone():
+	default:
+		t.Error("it is closed, and not told gone")
 	}
 }
 

@@ -360,3 +360,18 @@ func TestMakeFails(t *testing.T) {
 		t.Error("no files are files of a guest")
 	}
 }
+
+// TestFoundAgain: a function that its NIC has let go of, and that had another address
+// meanwhile, is found by its own one again.
+func TestFoundAgain(t *testing.T) {
+	ns := enter(t)
+	made(t, ns, 7)
+	w := watch(t)
+	p := w.up(t)
+	check(t, p.dev.SetMAC(nic.MAC{2, 0, 0, 0, 0, 1}))
+	close(p.done)
+	<-p.left
+	if again := w.up(t); again.dev.Serial() != 7 {
+		t.Errorf("another one is found, with serial number %d", again.dev.Serial())
+	}
+}

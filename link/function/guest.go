@@ -237,6 +237,9 @@ func (g *Guest) serve(ctx context.Context, s rtnl.State, mac nic.MAC, join func(
 		g.link.Flush(last)
 	}
 	port.Leave(!gone)
+	if !gone {
+		d.SetMAC(mac) // by which it is found again
+	}
 	return err
 }
 

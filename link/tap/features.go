@@ -53,7 +53,7 @@ func (t *TAP) Features() (wanted nic.FeatureSet, err error) {
 	k, err := t.kernelFeatures()
 	if err == nil {
 		get := &getFeatureBlocks{cmd: cmdGetFeatures, blocks: maxFeatureBlocks}
-		if err = ethtool(t.ctl, t.name, unsafe.Pointer(get)); err == nil {
+		if err = t.ethtool(unsafe.Pointer(get)); err == nil {
 			for f, i := range k.number {
 				if i >= 0 && get.block[i/featuresOfBlock].requested>>(i%featuresOfBlock)&1 != 0 {
 					wanted |= nic.FeaturesOf(nic.Feature(f))
@@ -82,7 +82,7 @@ func (t *TAP) SetFeatures(change, on nic.FeatureSet) error {
 				b.requested |= bit
 			}
 		}
-		if err = ethtool(t.ctl, t.name, unsafe.Pointer(set)); err == nil {
+		if err = t.ethtool(unsafe.Pointer(set)); err == nil {
 			return nil
 		}
 	}
@@ -107,7 +107,7 @@ func (t *TAP) kernelFeatures() (*kernelNumbers, error) {
 		return t.features, nil
 	}
 	info := &setInfo{cmd: cmdGetSetInfo, mask: 1 << setFeatures}
-	if err := ethtool(t.ctl, t.name, unsafe.Pointer(info)); err != nil {
+	if err := t.ethtool(unsafe.Pointer(info)); err != nil {
 		return nil, err
 	}
 	n := info.data[0]
@@ -115,7 +115,7 @@ func (t *TAP) kernelFeatures() (*kernelNumbers, error) {
 		return nil, fmt.Errorf("the kernel has %d features: %w", n, errors.ErrUnsupported)
 	}
 	names := &featureStrings{cmd: cmdGetStrings, set: setFeatures, n: n}
-	if err := ethtool(t.ctl, t.name, unsafe.Pointer(names)); err != nil {
+	if err := t.ethtool(unsafe.Pointer(names)); err != nil {
 		return nil, err
 	}
 	t.features = numberFeatures(names.names[:min(names.n, n)])

@@ -70,7 +70,7 @@ func (t *TAP) SetLargest(bytes int) error {
 	err := nic.ErrNotSupported
 	if t.ctl != nil {
 		var index int32
-		if index, err = rtnl.Index(t.ctl, t.name); err == nil {
+		if index, err = t.index(); err == nil {
 			err = rtnl.Control(t.ctl, func(fd int) error {
 				return unix.Sendto(fd, gsoLimit(index, bytes, 0), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 			})

@@ -71,6 +71,43 @@ func attach(fd int, cfg Config, first bool) error {
 	return nil
 }
 
+// current returns the name that the interface has now: its users may have renamed it, and
+// called another one as it was. It fails with ErrRemoved if there is none any more.
+func (t *TAP) current() (string, error) {
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return "", err
+	}
+	err = rtnl.Control(t.queues[0].file, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) })
+	if errors.Is(err, unix.EBADFD) {
+		err = ErrRemoved
+	}
+	return ifr.Name(), err
+}
+
+// byName has f do something to the interface by its name.
+func (t *TAP) byName(f func(name string) error) error {
+	name, err := t.current()
+	if err != nil {
+		return err
+	}
+	return f(name)
+}
+
+// ethtool makes one call of SIOCETHTOOL. command points to its structure.
+func (t *TAP) ethtool(command unsafe.Pointer) error {
+	return t.byName(func(name string) error { return ethtool(t.ctl, name, command) })
+}
+
+// index returns the interface's number.
+func (t *TAP) index() (index int32, err error) {
+	err = t.byName(func(name string) (err error) {
+		index, err = rtnl.Index(t.ctl, name)
+		return err
+	})
+	return index, err
+}
+
 func setMTU(ctl *os.File, name string, mtu int) error {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {

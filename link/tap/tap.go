@@ -148,7 +148,7 @@ func FromFiles(name string, queues []*os.File, ctl *os.File) (*TAP, error) {
 	return t, nil
 }
 
-// Name returns the interface's name.
+// Name returns the name that the interface was made with. Its users may rename it.
 func (t *TAP) Name() string { return t.name }
 
 // Queues returns the number of queues.
@@ -190,7 +190,7 @@ func (t *TAP) SetCarrier(up bool) error {
 // and the TAP can set it.
 func (t *TAP) SetLink(l nic.LinkState) error {
 	if t.ctl != nil && l.Mbps != 0 {
-		if err := setSpeed(t.ctl, t.name, l.Mbps); err != nil {
+		if err := t.byName(func(name string) error { return setSpeed(t.ctl, name, l.Mbps) }); err != nil {
 			return fmt.Errorf("set speed of %s: %w", t.name, err)
 		}
 	}
@@ -202,7 +202,7 @@ func (t *TAP) SetMTU(mtu int) error {
 	if t.ctl == nil {
 		return fmt.Errorf("set MTU of %s: %w", t.name, nic.ErrNotSupported)
 	}
-	if err := setMTU(t.ctl, t.name, mtu); err != nil {
+	if err := t.byName(func(name string) error { return setMTU(t.ctl, name, mtu) }); err != nil {
 		return fmt.Errorf("set MTU %d of %s: %w", mtu, t.name, err)
 	}
 	return nil
@@ -226,7 +226,7 @@ func (t *TAP) SetNormal() error { return t.clear("not promiscuous", unix.IFF_PRO
 func (t *TAP) clear(what string, flag uint16) error {
 	err := nic.ErrNotSupported
 	if t.ctl != nil {
-		err = clearFlag(t.ctl, t.name, flag)
+		err = t.byName(func(name string) error { return clearFlag(t.ctl, name, flag) })
 	}
 	if err != nil {
 		return fmt.Errorf("set %s %s: %w", t.name, what, err)

@@ -28,7 +28,7 @@ func (t *TAP) Watch(ctx context.Context, changed func(State)) error {
 	if t.ctl == nil {
 		return fmt.Errorf("watch %s: %w", t.name, nic.ErrNotSupported)
 	}
-	index, err := rtnl.Index(t.ctl, t.name)
+	index, err := t.index()
 	if err == nil {
 		err = rtnl.Watch(ctx, t.ctl, rtnl.Interface{Index: index}, func(s rtnl.State) error {
 			if s.Removed {

@@ -97,8 +97,8 @@ func TestWatch(t *testing.T) {
 	if err := end(); err != nil && !errors.Is(err, ErrRemoved) {
 		t.Errorf("removed: %v", err)
 	}
-	if err := tap.Watch(t.Context(), func(State) {}); err == nil {
-		t.Error("there is nothing to watch")
+	if err := tap.Watch(t.Context(), func(State) {}); !errors.Is(err, ErrRemoved) {
+		t.Errorf("there is nothing to watch: %v", err)
 	}
 }
 
@@ -168,5 +168,51 @@ func TestWatchClosed(t *testing.T) {
 	without := &TAP{name: "eth0"}
 	if err := without.Watch(t.Context(), nil); !errors.Is(err, nic.ErrNotSupported) {
 		t.Errorf("without a socket: %v", err)
+	}
+}
+
+// TestRenamed: users may rename the interface, and give its name to another, which stays as
+// it is.
+func TestRenamed(t *testing.T) {
+	enter(t)
+	tap := open(t, Config{Name: "eth0", MAC: macA, MTU: 1500, Offloads: Offloads})
+	l := link(t, "eth0")
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	check("rename", netlink.LinkSetName(l, "lan0"))
+	another := open(t, Config{Name: "eth0", MAC: macB, MTU: 1500, Offloads: Offloads})
+	other := link(t, "eth0")
+	check("up", netlink.LinkSetUp(l))
+	check("up", netlink.LinkSetUp(other))
+	check("promiscuous", netlink.SetPromiscOn(l))
+	check("promiscuous", netlink.SetPromiscOn(other))
+
+	await, end := watching(t, tap)
+	await("renamed", State{Up: true, MTU: 1500, MAC: macA, Promiscuous: true})
+	check("MTU", tap.SetMTU(1400))
+	check("address", tap.SetMAC(nic.MAC{2, 0, 0, 0, 0, 9}))
+	check("not promiscuous", tap.SetNormal())
+	check("link", tap.SetLink(nic.LinkState{Up: true, Mbps: 4000}))
+	check("longest frame", tap.SetLargest(20000))
+	check("features", tap.SetFeatures(nic.FeaturesOf(nic.FeatureGRO), 0))
+	check("down", tap.SetDown())
+	await("changed", State{MTU: 1400, MAC: nic.MAC{2, 0, 0, 0, 0, 9}})
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	for x, want := range map[*TAP]bool{tap: false, another: true} {
+		if set, err := x.Features(); err != nil || set.Has(nic.FeatureGRO) != want {
+			t.Errorf("features of %s, as it was made: %#x, %v", x.Name(), set, err)
+		}
+	}
+	if a := link(t, "lan0").Attrs(); a.GSOMaxSize != 20000 {
+		t.Errorf("the longest frame is %d", a.GSOMaxSize)
+	}
+	if a := link(t, "eth0").Attrs(); a.MTU != 1500 || a.Promisc != 1 || a.Flags&net.FlagUp == 0 || a.GSOMaxSize == 20000 {
+		t.Errorf("the interface that has its old name is %+v", a)
 	}
 }

@@ -203,7 +203,8 @@ func (q *queue) ask() {
 	}
 }
 
-// close closes the socket. The rings, which hold it, stay until unmap.
+// close closes the socket. The rings, which hold it, stay until unmap. What the kernel has
+// yet to send it never does.
 func (q *queue) close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -212,6 +213,9 @@ func (q *queue) close() error {
 	}
 	q.ask()
 	q.closed = true
+	if q.tx.mem != nil {
+		q.out.closed += uint64(q.tx.filled())
+	}
 	return q.file.Close()
 }
 

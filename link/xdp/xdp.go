@@ -370,6 +370,6 @@ func (l *Link) Stats() []nic.Stat {
 		{Name: "xdp_write_busy", Value: out.busy},        // the interface is behind
 		{Name: "xdp_write_too_long", Value: out.tooLong}, // longer than the interface's MTU allows
 		{Name: "xdp_write_refused", Value: out.refused},  // leaves something to be done, or no whole Ethernet header
-		{Name: "xdp_write_closed", Value: out.closed},    // after Close
+		{Name: "xdp_write_closed", Value: out.closed},    // after Close, or not sent until then
 	}
 }

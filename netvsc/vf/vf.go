@@ -86,7 +86,8 @@ const (
 	UseVF
 	// UseSynthetic: send nothing more by the VF.
 	UseSynthetic
-	// Mirror: give the device MTU, address, promiscuity of the NIC, and set it up or down.
+	// Mirror: give the device MTU, address, promiscuity of the NIC and, but for Attached and
+	// Settings, set it up or down: its users may have set it down.
 	Mirror
 	// Forget: let go of the device.
 	Forget
