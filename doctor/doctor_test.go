@@ -233,6 +233,19 @@ func TestOwnVF(t *testing.T) {
 	}
 }
 
+// TestAwayFromHost: a driver that has lost its host, or sleeps, has announced nothing to it. The
+// host's version is not the reason.
+func TestAwayFromHost(t *testing.T) {
+	for _, version := range []string{"5", "6", "6.1"} {
+		f := well()
+		sriov(SRIOV{Wanted: true})(f, &f.Interfaces[0])
+		f.Interfaces[0].Link, f.Interfaces[0].Host["NVSP"] = false, version
+		if all := Examine(f); len(all) != 1 || all[0].Rule != "no-link" {
+			t.Errorf("NVSP %s: found %+v", version, all)
+		}
+	}
+}
+
 // TestCure: a driver that keeps fragments together may tell flows apart by ports.
 func TestCure(t *testing.T) {
 	f := well()

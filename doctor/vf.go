@@ -39,6 +39,7 @@ var vfRules = []Rule{
 			case v == nil || v.Associated:
 			case !v.Wanted:
 				e.say(Note, "", "accelerated networking of %s is off: its driver does not ask the host for it (it was started with --vf ignore, without rights, or by 'hvnet run' without --vf)", e.Name)
+			case !v.Announced && e.Host["NVSP"] >= "5": // the driver is without its host, which no-link says
 			case !v.Announced:
 				e.say(Note, "", "accelerated networking of %s is off: its driver would ask for it, but the host has no message for that (NVSP %s)", e.Name, e.Host["NVSP"])
 			default:
