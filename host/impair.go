@@ -31,11 +31,15 @@ func ParseImpairment(text string) (port string, im Impairment, err error) {
 	}
 	var line []string
 	im.ToGuest, im.FromGuest = true, true
+	directed := false
 	for _, word := range strings.Split(rules, ",") {
 		dir, ok := strings.CutPrefix(word, "dir=")
 		switch {
 		case !ok:
 			line = append(line, word)
+			continue
+		case directed:
+			return "", im, errors.New("dir is there twice")
 		case dir == "to-guest":
 			im.FromGuest = false
 		case dir == "from-guest":
@@ -43,6 +47,7 @@ func ParseImpairment(text string) (port string, im Impairment, err error) {
 		case dir != "both":
 			return "", im, fmt.Errorf("%s: want to-guest, from-guest or both", word)
 		}
+		directed = true
 	}
 	if im.Line, err = impair.Parse(strings.Join(line, ",")); err != nil {
 		return "", im, err

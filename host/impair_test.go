@@ -33,6 +33,8 @@ func TestParseImpairment(t *testing.T) {
 		"g1:":               "want NAME=VALUE",
 		"g1:dir=to-guest":   "want NAME=VALUE",
 		"g1:loss=1%,dir=up": "dir=up: want to-guest, from-guest or both",
+
+		"g1:loss=1%,dir=to-guest,dir=from-guest": "dir is there twice",
 	} {
 		if _, _, err := ParseImpairment(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
