@@ -76,7 +76,7 @@ func VF(ctx context.Context, cfg VFConfig) (*VFReport, error) {
 	for _, kind := range []string{VFStill, VFAnnounced, VFVanished, VFDeleted} {
 		row, err := vfKind(ctx, kind, cfg)
 		if err != nil {
-			return nil, fmt.Errorf("virtual functions that are %s: %w", kind, err)
+			return nil, fmt.Errorf("measure removals (%s): %w", kind, err)
 		}
 		r.Rows = append(r.Rows, *row)
 	}
