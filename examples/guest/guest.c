@@ -226,6 +226,8 @@ int main(int argc, char **argv)
 		die("want SOCKET [FAULT]");
 	if (argc == 3)
 		fault = argv[2];
+	if (*fault && !making("gpadl-list") && !making("gpadl-memory") && !making("open-offset") && !making("target-vp"))
+		die("FAULT is none of gpadl-list, gpadl-memory, open-offset and target-vp");
 	attach(argv[1]);
 	uint32_t connection = contact();
 

@@ -7,9 +7,14 @@
 # COMMAND boots the guest, which finds its host at $HVNET_SOCKET; it need not end by
 # itself. $HVNET_HOST_FLAGS are more flags of `hvnet host`.
 set -eu
-stage=$1
+stage=${1:?want STAGE COMMAND...}
 shift
+: "${1:?want STAGE COMMAND...}"
+host= guest=
 dir=$(mktemp -d)
+trap 'kill $host $guest 2>/dev/null || true; rm -rf "$dir"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 HVNET_SOCKET=$dir/s
 export HVNET_SOCKET
 
@@ -20,8 +25,9 @@ while kill -0 $host 2>/dev/null && ! grep -q '^listening' "$dir/trace"; do sleep
 guest=$!
 status=0
 wait $host || status=$?
+host=
 kill $guest 2>/dev/null || true
 wait $guest || true
+guest=
 cat "$dir/trace"
-rm -r "$dir"
 exit $status
