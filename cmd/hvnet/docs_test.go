@@ -186,7 +186,7 @@ func TestDocsGo(t *testing.T) {
 
 // TestOverview makes sure that the help of hvnet names all commands.
 func TestOverview(t *testing.T) {
-	for _, c := range []string{"demo", "run", "host --listen", "host ctl PATH ports", "up", "ethtool", "exec", "explain", "doctor", "channels", "capture", "top", "suspend", "bench udp-fragments"} {
+	for _, c := range []string{"demo", "run", "host --listen", "host ctl PATH ports", "up", "ethtool", "exec", "explain", "doctor", "channels", "capture", "top", "suspend", "vf timeline", "bench udp-fragments"} {
 		if !strings.Contains(overview, "hvnet "+c+" ") {
 			t.Errorf("the help does not name hvnet %s", c)
 		}

@@ -55,7 +55,7 @@ type commands struct {
 	Run      runCmd           `cmd:"" help:"A host, a guest, and the guest's eth0 in a network namespace, with CMD or a shell in it. The namespace reaches the machine and beyond by NAT."`
 	Host     hostCmd          `cmd:"" help:"An emulated Hyper-V network host that guests attach to."`
 	Up       upCmd            `cmd:"" help:"A guest of a running host, its NIC as a kernel interface in this network namespace. It lasts until Ctrl-C, or until the host is gone."`
-	Bench    benchCmd         `cmd:"" help:"Measurements that need no rights."`
+	Bench    benchCmd         `cmd:"" help:"Measurements of a guest and its host together."`
 	Ethtool  ethtoolCmd       `cmd:"" passthrough:"" help:"ethtool's own command line and text, for hvnet's interfaces and the kernel's."`
 	Explain  explainCmd       `cmd:"" help:"Say what a counter of 'hvnet ethtool -S' or a feature of 'hvnet ethtool -k' is, and what to do about it."`
 	Doctor   doctorCmd        `cmd:"" help:"Say what is wrong with netvsc interfaces, hvnet's or the kernel's on Hyper-V and Azure, and how to mend it."`

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"hvnet/control"
+	"hvnet/nic"
 )
 
 // suspendCmd takes a NIC apart, resumeCmd brings it up again.
@@ -23,7 +26,11 @@ func (a *ifaceArg) driver(ctx context.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.Device(ctx, inode, a.Iface)
+	d, err := control.Device(ctx, inode, a.Iface)
+	if errors.Is(err, nic.ErrNoDevice) {
+		return nil, fmt.Errorf("%w; interfaces that 'hvnet run' and 'hvnet up' of the same user make here have one", err)
+	}
+	return d, err
 }
 
 // Run returns when the host has let go of the NIC.

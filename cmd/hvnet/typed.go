@@ -31,11 +31,16 @@ var clearer = []struct {
 	{regexp.MustCompile(`expected duration (?:value )?but got ("[^"]*").*$`), "$1 is no time: want one such as 3s or 500ms"},
 	{regexp.MustCompile(`expected (?:a valid \d+ bit int|int value) but got ("[^"]*").*$`), "$1: want a number from 1 on"},
 	{regexp.MustCompile(`^expected "<path>"$`), "missing PATH, the socket of a host"},
-	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, link STATE PORT, vf add PORT, rescind PORT, offer PORT or capture PORT"},
-	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, link STATE PORT, vf add PORT, rescind PORT, offer PORT or capture PORT"},
+	{regexp.MustCompile(`^expected "host ctl <path> <command>"$`), "missing the PATH of a running host, and what to ask it: ports, link STATE PORT, vlan PORT VLAN, vf add PORT, rescind PORT, offer PORT or capture PORT"},
+	{regexp.MustCompile(`^expected one of "ports".*$`), "missing what to ask the host: ports, link STATE PORT, vlan PORT VLAN, vf add PORT, rescind PORT, offer PORT or capture PORT"},
 	{regexp.MustCompile(`^expected "<port>"$`), "missing PORT, the name of a port"},
 	{regexp.MustCompile(`^expected "<state> <port>"$`), "missing what to do to a port's link (up, down, move or MBPS), and the PORT"},
+	{regexp.MustCompile(`^expected "<port> <vlan>"$`), "missing PORT, the name of a port, and its VLAN, such as access=10"},
+	{regexp.MustCompile(`^expected "<vlan>"$`), "missing the VLAN of the port, such as access=10"},
 	{regexp.MustCompile(`^expected "<do> <port>"$`), "missing what to do with a port's virtual function (add, remove, flap or lose), and the PORT"},
+	{regexp.MustCompile(`^expected "<cmd> \.\.\."$`), "missing CMD, a program to run, as in: hvnet exec -- ethtool -l eth0"},
+	{regexp.MustCompile(`^expected "timeline"$`), "missing what to ask about the virtual function, as in: hvnet vf timeline eth0"},
+	{regexp.MustCompile(`^expected one of "udp-fragments".*$`), "missing what to measure: udp-fragments or vf"},
 	{regexp.MustCompile(`^missing flags: --listen=PATH$`), "missing --listen PATH, the socket to make"},
 }
 
@@ -104,8 +109,12 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
   hvnet capture [flags]       The frames of such an interface in a file for
                               Wireshark.
   hvnet top [IF]              Rates of its channels, and what is lost.
+  hvnet vf timeline [IF]      When its data path moved to a virtual function and
+                              back, and why.
   hvnet bench udp-fragments   What becomes of fragments of UDP datagrams on a
-                              host that loses some, and with the cure.
+                              host that loses some, and with the cure; in place
+                              of it vf: of UDP and TCP while a virtual function
+                              comes and goes.
   hvnet doctor [IF]           What is wrong with such an interface, or with the
                               kernel's hv_netvsc, and how to mend it.
   hvnet --version             The version.
@@ -117,12 +126,20 @@ const overview = `The Hyper-V network driver in user space, and the host it talk
 var usages = map[string]string{
 	"run":                     "hvnet run [flags] [--] [CMD ...]",
 	"host serve":              "hvnet host --listen=PATH [flags]",
-	"host ctl":                "hvnet host ctl PATH ports | link STATE PORT | rescind PORT | offer PORT",
+	"host ctl":                "hvnet host ctl PATH COMMAND ...",
 	"host ctl <path> ports":   "hvnet host ctl PATH ports",
 	"host ctl <path> rescind": "hvnet host ctl PATH rescind PORT",
 	"host ctl <path> offer":   "hvnet host ctl PATH offer PORT",
 	"host ctl <path> link":    "hvnet host ctl PATH link up|down|move|MBPS PORT",
+	"host ctl <path> vlan":    "hvnet host ctl PATH vlan PORT VLAN",
+	"host ctl <path> vf":      "hvnet host ctl PATH vf add|remove|flap|lose PORT",
+	"host ctl <path> capture": "hvnet host ctl PATH capture PORT [flags]",
 	"up":                      "hvnet up PATH [flags]",
+	"exec":                    "hvnet exec [--] CMD ...",
+	"top":                     "hvnet top [IF] [flags]",
+	"vf":                      "hvnet vf timeline [IF]",
+	"vf timeline":             "hvnet vf timeline [IF] [--json]",
+	"bench":                   "hvnet bench udp-fragments | vf",
 	"doctor":                  "hvnet doctor [--json | --facts] [IF ...]",
 	"explain":                 "hvnet explain [COUNTER|FEATURE]",
 	"channels":                "hvnet channels [IF] [--move CHANNEL:VP ...]",
