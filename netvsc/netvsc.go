@@ -43,7 +43,7 @@ import (
 	"hvnet/vmbus/channel"
 )
 
-// Config says how to open a NIC. The zero value is what hv_netvsc does.
+// Config says how to open a NIC. The sizes of the zero value are those of hv_netvsc.
 type Config struct {
 	// Queues is how many channels to use, 0 for 8. The guest's processors and
 	// the host may allow fewer.
