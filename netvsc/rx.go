@@ -190,7 +190,7 @@ func (q *queue) frame(data []byte) {
 func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
 	if len(q.frames) == cap(q.frames) { // several in each range
 		q.deliver()
-		q.frames, q.body, q.bytes = q.frames[:0], q.body[:0], 0
+		q.frames, q.places, q.body, q.bytes = q.frames[:0], q.places[:0], q.body[:0], 0
 	}
 	sl := &q.slots[len(q.frames)]
 	q.frames = q.frames[:len(q.frames)+1]
