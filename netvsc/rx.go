@@ -109,6 +109,10 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	}
 	ok := true
 	for i, r := range ranges {
+		if q.leaving.Load() { // ranges may be as long as the buffer, and overlap
+			q.join.abandon()
+			return false
+		}
 		f := &q.fronts[i]
 		if f.n == 0 || !q.messages(f.b[:f.n], rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
