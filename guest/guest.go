@@ -121,10 +121,19 @@ func Dial(ctx context.Context, path string, cfg Config, waiting func()) (*Guest,
 	}
 	// From now on the guest is who it is now, also for a host that has never heard
 	// of it. A host of ours has the port's name as the adapter's.
-	g.cfg.Name = cmp.Or(g.cfg.Name, g.NIC.Info().Name)
+	g.cfg.Name = cmp.Or(g.cfg.Name, sayable(g.NIC.Info().Name))
 	g.cfg.MAC = g.NIC.MAC()
 	go g.keep()
 	return g, nil
+}
+
+// sayable returns what a host calls the adapter, if a guest can be called that when it
+// attaches anew, else nothing.
+func sayable(name string) string {
+	if (attach.Hello{Name: name, VPs: 1}).Check() != nil {
+		return ""
+	}
+	return name
 }
 
 // hello is what the guest says of itself.

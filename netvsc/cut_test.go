@@ -133,3 +133,24 @@ func TestCutWithoutMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestSendNoSegments sends frames that are to be cut into segments of no bytes, to a host
+// that cuts: of those that it takes at once, and of longer ones.
+func TestSendNoSegments(t *testing.T) {
+	h := newFakeHost()
+	h.offload = rndis.HardwareOffload{
+		IPv4:  rndis.ChecksumOffload{Tx: needTCPv4},
+		LSOv4: rndis.LSOOffload{Encap: rndis.EncapEthernet, MaxBytes: 9000, MinSegs: 2},
+	}
+	n := open(t, h, Config{Queues: 1})
+	up(t, n)
+	for i, payload := range []int{3000, 60000} {
+		f := packets.Partial(packets.Shape{}.Frame(packets.Random(payload)), nic.SegmentTCPv4, 0)
+		if n.Send(0, []nic.Frame{f}) != 1 {
+			t.Errorf("with %d bytes of payload it is not taken", payload)
+		}
+		if got := n.count.Load(counter.TxMalformed); got != uint64(i+1) {
+			t.Errorf("with %d bytes of payload: %d malformed, want %d", payload, got, i+1)
+		}
+	}
+}

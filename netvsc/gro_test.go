@@ -77,6 +77,37 @@ func TestGRO(t *testing.T) {
 	}
 }
 
+// TestGROBehindBatch has segments come in a packet behind more frames than a batch holds:
+// what is put together is of the segments, and not of the frames in front of them.
+func TestGROBehindBatch(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	r := up(t, n)
+	var messages, want [][]byte
+	const inRange = 12
+	for i := 0; i < frameSlots; i += inRange {
+		var m []byte
+		for k := range inRange {
+			f := frame(i+k, 60)
+			at := len(m)
+			m = append(append(m, make([]byte, rndis.PacketHeaderSize)...), f...)
+			rndis.PutPacketAt(m[at:], rndis.PacketHeaderSize, len(f), nil)
+			want = append(want, f)
+		}
+		messages = append(messages, m)
+	}
+	segments, _ := segmentMessages(9500, 1000, nil)
+	if err := h.queue(0).indicate(append(messages, segments...)...); err != nil {
+		t.Fatal(err)
+	}
+	got := r.wait(t, len(want)+1)
+	sameFrames(t, got[:len(want)], want)
+	whole := (packets.Shape{TCPOptions: 12}).Frame(packets.Random(9500))
+	if joined := got[len(want)]; len(joined) != len(whole) || !bytes.Equal(joined[66:], whole[66:]) {
+		t.Errorf("%d bytes, want %d, or other ones", len(joined), len(whole))
+	}
+}
+
 // TestGROSinks receives segments for a sink that takes no frames to be cut.
 func TestGROSinks(t *testing.T) {
 	h := newFakeHost()

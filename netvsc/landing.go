@@ -28,7 +28,6 @@ func (t *sender) land() (first, rest []byte) {
 		if !t.openRun() {
 			return nil, nil
 		}
-		s.n.count.Add(counter.TxSendFull, 1)
 		return s.runs.bytes(t.run)[headroom:], nil
 	}
 	if s.needRun {
@@ -87,6 +86,9 @@ func (t *sender) landed(first []byte, n int, m nic.Offload) bool {
 	}
 	switch {
 	case t.cur == nil && t.spare.section == none:
+		if headroom+n <= s.limit {
+			s.n.count.Add(counter.TxSendFull, 1)
+		}
 		t.post(to)
 		to.open.run, t.run = t.run, none
 		t.commit(to, n, e)

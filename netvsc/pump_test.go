@@ -229,3 +229,28 @@ func (n *NIC) pumping() int {
 	defer n.pumpMu.Unlock()
 	return len(n.pumps)
 }
+
+// TestPumpSendFull has a pump find no section free: what is counted are the frames that go
+// from pages, and not that it has looked whether there is one.
+func TestPumpSendFull(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	up(t, n)
+	s := n.session.Load()
+	for i := s.sections.take(); i != none; i = s.sections.take() {
+		defer s.sections.give(i)
+	}
+	src := newSource()
+	p := &pump{n: n, src: src, wake: make(chan struct{}, 1)}
+	for frames := range 3 {
+		for range 2 {
+			if err := p.round(); err != nic.ErrNoFrame {
+				t.Fatal(err)
+			}
+			if got := n.count.Load(counter.TxSendFull); got != uint64(frames) {
+				t.Fatalf("tx_send_full is %d after %d frames", got, frames)
+			}
+		}
+		src.add(frame(frames, 100))
+	}
+}

@@ -47,6 +47,7 @@ type queue struct {
 	at      int // processor that the goroutine is pinned to, -1 for none
 	closing chan struct{}
 	ended   chan struct{}
+	leaving atomic.Bool // closing is closed: nothing more of a long packet is looked at
 
 	// A drain adds to asked and wakes the goroutine, which says in served up to
 	// which it has then found its ring empty and owed the host nothing.
@@ -169,7 +170,7 @@ func (q *queue) poll() bool {
 	q.begin()
 	packets := 0
 	if !q.overdue() {
-		for packets < pollPackets && q.room() {
+		for packets < pollPackets && q.room() && !q.leaving.Load() {
 			b, err := q.ch.In.Next(q.buf)
 			if err == ring.ErrEmpty {
 				break
@@ -207,6 +208,7 @@ func (q *queue) fail(err error) { q.s.fail(fmt.Errorf("channel %d: %w", q.index,
 
 // end stops the goroutine, and waits for it and for an interrupt that is going on.
 func (q *queue) end() {
+	q.leaving.Store(true)
 	close(q.closing)
 	<-q.ended
 	q.taking.Lock()

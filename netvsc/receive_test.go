@@ -3,11 +3,13 @@ package netvsc
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"hvnet/counter"
 	"hvnet/nic"
 	"hvnet/rndis"
+	"hvnet/vmbus/channel"
 )
 
 func TestReceive(t *testing.T) {
@@ -174,5 +176,50 @@ func TestUpDown(t *testing.T) {
 	}
 	if n.Send(0, []nic.Frame{asFrame(frame(0, 60))}) != 0 {
 		t.Error("Send took a frame after Close")
+	}
+}
+
+// closingSink closes a NIC while it has the first frames, and returns from that when
+// nothing more is to be taken.
+type closingSink struct {
+	n      *NIC
+	calls  int
+	closed chan error
+}
+
+func (c *closingSink) WriteFrames([]nic.Frame) {
+	if c.calls++; c.calls > 1 {
+		return
+	}
+	s := c.n.session.Load()
+	s.fail(channel.ErrRescinded) // so that nobody waits for the host
+	go func() { c.closed <- c.n.Close(context.Background()) }()
+	<-s.queues[0].closing
+}
+
+// TestCloseInPacket closes a NIC in the middle of a packet that is worth many batches: a
+// host cannot have that wait for the rest of it.
+func TestCloseInPacket(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{Queues: 1})
+	sink := &closingSink{n: n, closed: make(chan error, 1)}
+	if err := n.Up(context.Background(), sink); err != nil {
+		t.Fatal(err)
+	}
+	const inRange = 12
+	var m []byte
+	for i := range inRange {
+		at, f := len(m), frame(i, 60)
+		m = append(append(m, make([]byte, rndis.PacketHeaderSize)...), f...)
+		rndis.PutPacketAt(m[at:], rndis.PacketHeaderSize, len(f), nil)
+	}
+	if err := h.queue(0).indicate(slices.Repeat([][]byte{m}, 4*frameSlots/inRange)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sink.closed; err != nil {
+		t.Error(err)
+	}
+	if sink.calls > 2 {
+		t.Errorf("%d batches come after the NIC is closed", sink.calls-2)
 	}
 }

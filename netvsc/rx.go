@@ -109,6 +109,10 @@ func (q *queue) transfer(p *vmbus.Packet) bool {
 	}
 	ok := true
 	for i, r := range ranges {
+		if q.leaving.Load() { // ranges may be as long as the buffer, and overlap
+			q.join.abandon()
+			return false
+		}
 		f := &q.fronts[i]
 		if f.n == 0 || !q.messages(f.b[:f.n], rx.mem[r.Offset:int(r.Offset)+int(r.Count)]) {
 			q.badFrame()
@@ -190,7 +194,7 @@ func (q *queue) frame(data []byte) {
 func (q *queue) begun(data []byte) (*nic.Frame, *slot) {
 	if len(q.frames) == cap(q.frames) { // several in each range
 		q.deliver()
-		q.frames, q.body, q.bytes = q.frames[:0], q.body[:0], 0
+		q.frames, q.places, q.body, q.bytes = q.frames[:0], q.places[:0], q.body[:0], 0
 	}
 	sl := &q.slots[len(q.frames)]
 	q.frames = q.frames[:len(q.frames)+1]

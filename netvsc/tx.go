@@ -214,7 +214,8 @@ func (s *session) sendable(n int, m nic.Offload) bool {
 		longest = maxLarge
 	}
 	switch {
-	case n < nic.MinFrame, m.Checksum == nic.ChecksumPartial && int(m.Start)+int(m.Field)+2 > n:
+	case n < nic.MinFrame, m.Checksum == nic.ChecksumPartial && int(m.Start)+int(m.Field)+2 > n,
+		m.Segment != nic.SegmentNone && m.Size == 0: // segments of nothing have no end
 		s.n.count.Add(counter.TxMalformed, 1)
 	case n > longest:
 		s.n.count.Add(counter.TxTooBig, 1)

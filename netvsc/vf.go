@@ -76,6 +76,12 @@ func (n *NIC) AddVF(ctx context.Context, dev VF) (*VFPort, error) {
 		return nil, fmt.Errorf("netvsc: add VF: %w: the NIC has one", nic.ErrBusy)
 	}
 	n.vf.post(vf.Event{Kind: vf.Appeared, MAC: mac, Serial: dev.Serial()}, nil)
+	if n.closed() { // meanwhile: perhaps nobody has heard of it any more
+		<-n.vf.ended
+		if n.vf.port.CompareAndSwap(p, nil) {
+			return nil, ErrClosed
+		}
+	}
 	return p, nil
 }
 

@@ -2,6 +2,7 @@ package netvsc
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -122,4 +123,29 @@ func TestVFComesWhileAddressChanges(t *testing.T) {
 			t.Errorf("the VF was told %q last, and the NIC has %v", last, mac)
 		}
 	})
+}
+
+// A lateVF has its NIC closed while it is joined to it.
+type lateVF struct {
+	*fakeVF
+	n *NIC
+}
+
+func (v lateVF) Serial() uint32 {
+	v.n.Close(context.Background())
+	return v.fakeVF.Serial()
+}
+
+// TestAddVFWhileClosed joins a VF while the NIC is closed: either the NIC lets go of it, or
+// it has never had it. Who waits for that must not wait for ever.
+func TestAddVFWhileClosed(t *testing.T) {
+	h := newFakeHost()
+	n := open(t, h, Config{VF: true})
+	p, err := n.AddVF(context.Background(), lateVF{newFakeVF(h), n})
+	if p != nil || !errors.Is(err, ErrClosed) {
+		t.Errorf("%v, %v, want ErrClosed", p, err)
+	}
+	if n.vf.port.Load() != nil {
+		t.Error("the NIC has it still")
+	}
 }

@@ -67,8 +67,8 @@ const (
 	maxRegions = 16 // in the hello; more come one by one
 )
 
-// check returns an error for what can't be said.
-func (h Hello) check() error {
+// Check returns an error for what a guest can't say of itself: [Dial] fails with it.
+func (h Hello) Check() error {
 	if h.VPs < 1 || h.VPs > hv.MaxVPs {
 		return fmt.Errorf("%d virtual processors, not 1 to %d", h.VPs, hv.MaxVPs)
 	}

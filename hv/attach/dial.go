@@ -27,7 +27,7 @@ func Dial(ctx context.Context, path string, h Hello) (hv.Partition, error) {
 }
 
 func dial(ctx context.Context, path string, h Hello) (*partition, error) {
-	if err := h.check(); err != nil {
+	if err := h.Check(); err != nil {
 		return nil, err
 	}
 	name, done, err := socket.Shorten(path)

@@ -168,7 +168,7 @@ func parseHello(b []byte) (*hello, error) {
 	if h.Options, err = parseOptions(b[name:]); err != nil {
 		return nil, err
 	}
-	return h, h.check()
+	return h, h.Check()
 }
 
 func parseOptions(b []byte) (map[string]string, error) {

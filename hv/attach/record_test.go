@@ -167,7 +167,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		if h, err := parseHello(b); err == nil {
-			if err := h.check(); err != nil {
+			if err := h.Check(); err != nil {
 				t.Errorf("accepted a bad hello: %v", err)
 			}
 			again, err := parseHello(h.append(nil, head.id)) // options may be in another order
