@@ -15,6 +15,19 @@ type MAC [6]byte
 // String returns the usual form, "00:15:5d:01:02:03".
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
+// MarshalText implements encoding.TextMarshaler: in JSON an address is what String returns.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. Unlike ParseMAC it takes any address.
+func (m *MAC) UnmarshalText(b []byte) error {
+	hw, err := net.ParseMAC(string(b))
+	if err != nil || len(hw) != len(m) {
+		return fmt.Errorf("MAC address %q: want six bytes such as 00:15:5d:01:02:03", b)
+	}
+	*m = MAC(hw)
+	return nil
+}
+
 // Multicast reports whether the group bit is set; the broadcast address is
 // multicast too.
 func (m MAC) Multicast() bool { return m[0]&1 != 0 }
@@ -28,11 +41,10 @@ var Broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // ParseMAC parses the form that String prints. Only unicast addresses other than
 // zero name a NIC; others are refused.
 func ParseMAC(s string) (MAC, error) {
-	hw, err := net.ParseMAC(s)
-	if err != nil || len(hw) != 6 {
-		return MAC{}, fmt.Errorf("MAC address %q: want six bytes such as 00:15:5d:01:02:03", s)
+	var m MAC
+	if err := m.UnmarshalText([]byte(s)); err != nil {
+		return MAC{}, err
 	}
-	m := MAC(hw)
 	if m.Multicast() || m.IsZero() {
 		return MAC{}, fmt.Errorf("MAC address %q: not the address of one station", s)
 	}

@@ -52,6 +52,17 @@ func (f *hostFlags) plan(log *slog.Logger) (p hostPlan, err error) {
 	return p, err
 }
 
+// ports returns the names of the ports that are no guests'.
+func (p *hostPlan) ports() (names []string) {
+	if p.hasGateway {
+		names = append(names, "gateway")
+	}
+	for _, u := range p.uplinks {
+		names = append(names, u.name)
+	}
+	return names
+}
+
 // connect gives a host its gateway and its uplinks.
 func (p *hostPlan) connect(ctx context.Context, h *host.Host) error {
 	if p.hasGateway {

@@ -52,6 +52,12 @@ func (c *runCmd) Run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := known("impair", bad, cfg.Name); err != nil {
+		return err
+	}
+	if err := known("vlan", vlans, append(plan.ports(), cfg.Name)...); err != nil {
+		return err
+	}
 	if err := c.permitted(); err != nil {
 		return err
 	}

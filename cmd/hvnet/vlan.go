@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"hvnet/control"
@@ -34,6 +36,16 @@ func (f *vlanFlags) vlans() (map[string]vswitch.VLAN, error) {
 		vlans[port] = v
 	}
 	return vlans, nil
+}
+
+// known returns an error if a flag says something of a port that there will not be.
+func known[V any](flag string, of map[string]V, ports ...string) error {
+	for _, port := range slices.Sorted(maps.Keys(of)) {
+		if !slices.Contains(ports, port) {
+			return usagef("--%s %s: there is no such port here, but %s", flag, port, strings.Join(ports, ", "))
+		}
+	}
+	return nil
 }
 
 // hostVLANCmd changes the VLANs of a port.
